@@ -1,0 +1,251 @@
+"""Compare our networks, schedule, sampler and optimiser steps with numbers that the published systems produced.
+
+    python benchmarks/parity.py DIR
+
+DIR holds `.safetensors` fixtures: weights under their released names, inputs, outputs, and the sizes as JSON under the
+metadata entry `config`. The kind of a fixture is told by the start of its file name. For every quantity a line
+`fixture.quantity relative_error` is printed, with the error |ours - theirs| / |theirs| in Frobenius norms; a fixture of
+a kind we do not have yet is listed as `fixture unsupported`. Exits with 1 if an error is above its tolerance, or with 2
+if there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lddgan.diffusion.sampler import sample
+from lddgan.diffusion.schedule import Schedule
+from lddgan.errors import UserError
+from lddgan.gan.objective import discriminator_loss, r1_penalty, weighted_learning
+from lddgan.gan.step import Pair, discriminator_phase, generator_phase
+from lddgan.interop.released import (
+    discriminator_from_released,
+    discriminator_to_released,
+    generator_from_released,
+    generator_to_released,
+)
+from lddgan.networks.discriminator import Discriminator
+from lddgan.networks.ncsnpp import NCSNpp
+from lddgan.networks.resample import downsample2, fir_conv_down, upsample2
+from lddgan.runtime.ema import Ema
+
+OUTPUT, GRADIENT, TRAINED_WEIGHT = 1e-6, 1e-4, 1e-4  # tolerances
+Fixture = dict[str, Tensor]
+Row = tuple[str, float, float]  # quantity, relative error, tolerance
+
+# The fixtures were recorded on two threads. The convolution algorithm depends on the number of threads, and where the
+# logits nearly cancel its rounding alone exceeds the tolerance.
+THREADS = 2
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """|ours - theirs| / |theirs| in float64; the absolute error where theirs is zero."""
+    ours, theirs = ours.detach().double(), theirs.double()
+    if ours.shape != theirs.shape:
+        raise UserError(f"Shapes differ: ours {list(ours.shape)}, the fixture's {list(theirs.shape)}.")
+    norm = torch.linalg.vector_norm(theirs).item()
+    return torch.linalg.vector_norm(ours - theirs).item() / (norm or 1.0)
+
+
+def schedule_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    for group in sorted({name.rsplit(".", 1)[0] for name in fixture}):
+        family, steps = group.split(".")
+        schedule = Schedule(int(steps[1:]), **config[family], geometric=family == "geometric")
+        ours = {
+            "betas": schedule.betas[1:],
+            "forward_scale": schedule.forward_scale,
+            "forward_std": schedule.forward_std,
+            "cumulative_scale": schedule.cumulative_scale,
+            "cumulative_std": schedule.cumulative_std,
+            "posterior_mean_coef_x0": schedule.coef_x0,
+            "posterior_mean_coef_xt": schedule.coef_xt,
+            "posterior_log_variance_clipped": schedule.posterior_log_variance,
+        }
+        for name, tensor in ours.items():
+            yield f"{group}.{name}", relative_error(tensor, fixture[f"{group}.{name}"]), OUTPUT
+
+
+def fir_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    x = fixture["in.x"]
+    yield "up", relative_error(upsample2(x), fixture["out.up"]), OUTPUT
+    yield "down", relative_error(downsample2(x), fixture["out.down"]), OUTPUT
+    conv_down = fir_conv_down(x, fixture["in.conv_weight"], fixture.get("in.conv_bias"))
+    yield "conv_down", relative_error(conv_down, fixture["out.conv_down"]), OUTPUT
+
+
+def generator_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    generator = generator_from_released(_weights(fixture), tanh=_has_tanh(fixture, config))
+    x_0 = generator(fixture["in.x_t"], fixture["in.t"], fixture["in.z"])
+    yield "x0", relative_error(x_0, fixture["out.x0"]), OUTPUT
+    if "out.grad_first_conv" in fixture:
+        (gradient,) = torch.autograd.grad(x_0.square().sum(), generator.conv_in.weight)
+        yield "grad_first_conv", relative_error(gradient, fixture["out.grad_first_conv"]), GRADIENT
+
+
+def discriminator_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    discriminator = discriminator_from_released(_weights(fixture))
+    x_t, t, x_next = fixture["in.x_t"].requires_grad_(True), fixture["in.t"], fixture["in.x_tp1"]
+    logits = discriminator(x_t, t, x_next)
+    yield "logits", relative_error(logits, fixture["out.logits"].view(-1)), OUTPUT
+    (gradient,) = torch.autograd.grad(logits.sum(), x_t)
+    yield "grad_x_t", relative_error(gradient, fixture["out.grad_x_t"]), GRADIENT
+    penalty = r1_penalty(discriminator, x_t, t, x_next)
+    yield "r1_per_sample", relative_error(penalty, fixture["out.r1_per_sample"]), OUTPUT
+
+
+def sampling_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    generator = generator_from_released(_weights(fixture), tanh=_has_tanh(fixture, config))
+    numbered = sorted(name for name in fixture if name.startswith("draw."))
+    zs = [fixture[name] for name in numbered if name.endswith(".z")]
+    noises = [fixture[name] for name in numbered if name.endswith(".posterior_noise")]
+    x_0 = sample(generator, _schedule(config), fixture["in.x_T"], list(zip(zs, noises, strict=True)))
+    yield "x0", relative_error(x_0, fixture["out.x0"]), OUTPUT
+
+
+def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    """Repeat the recorded optimiser steps with their recorded draws."""
+    generator = generator_from_released(_part(fixture, "init.generator."), tanh=not config.get("not_use_tanh", False))
+    discriminator = discriminator_from_released(_part(fixture, "init.discriminator."))
+    generator.train()
+    discriminator.train()
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config["lr_d"], betas=tuple(config["betas"]))
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config["lr_g"], betas=tuple(config["betas"]))
+    ema = Ema(generator, config["ema_decay"])
+    schedule = _schedule(config)
+    delta = config["weighted_learning_delta"]
+
+    for step, epoch in enumerate(config["epoch_of_step"]):
+        prefix = f"step{step}"
+        pair = _pair(fixture, f"{prefix}.draw.D.", fixture[f"{prefix}.x0"], schedule)
+        losses = _discriminator_losses(generator, discriminator, schedule, pair)
+        with_r1 = step % config["r1_every"] == 0
+        values = discriminator_phase(
+            generator, discriminator, optimizer_d, schedule, pair, contextlib.nullcontext,
+            r1_gamma=config["r1_gamma"] if with_r1 else 0.0, guard=_no_guard,
+        )  # fmt: skip
+        if with_r1:
+            losses["r1"] = config["r1_gamma"] / 2 * values["r1"]
+
+        # Where the objective is adversarial only, a lambda is recorded but unused.
+        weight = 0.0 if delta is None else weighted_learning(epoch / config["num_epochs"], delta)
+        if delta is not None:
+            yield f"{prefix}.lambda", relative_error(torch.tensor(weight), fixture[f"{prefix}.lambda"]), OUTPUT
+        pair = _pair(fixture, f"{prefix}.draw.G.", fixture[f"{prefix}.x0"], schedule)
+        values = generator_phase(
+            generator, discriminator, optimizer_g, schedule, pair, contextlib.nullcontext,
+            reconstruction_weight=weight, guard=_no_guard,
+        )  # fmt: skip
+        losses |= {"g_adv": values["loss/generator"], "g_rec_l1": values["loss/reconstruction"]}
+        ema.update(generator)
+
+        for name, value in losses.items():
+            theirs = fixture[f"{prefix}.loss.{name}"]
+            yield f"{prefix}.loss.{name}", relative_error(torch.tensor(value), theirs), OUTPUT
+
+    averaged = ema.model
+    assert isinstance(averaged, NCSNpp)
+    trained = {
+        "generator": generator_to_released(generator),
+        "discriminator": discriminator_to_released(discriminator),
+        "ema": generator_to_released(averaged),
+    }
+    for part, weights in trained.items():  # the worst tensor of each network
+        theirs = _part(fixture, f"final.{part}.")
+        # The true gradient of attention's key bias is zero, and Adam makes steps of its rounding.
+        errors = [relative_error(weights[name], theirs[name]) for name in theirs if not name.endswith(".NIN_1.b")]
+        yield f"final.{part}", max(errors), TRAINED_WEIGHT
+
+
+def _pair(fixture: Fixture, prefix: str, x_0: Tensor, schedule: Schedule) -> Pair:
+    """The pair of one phase, from its recorded draws."""
+    t, z, noise = fixture[prefix + "t"], fixture[prefix + "z"], fixture[prefix + "posterior_noise"]
+    x_t, x_next = schedule.pair(x_0, t, fixture[prefix + "noise_xt"], fixture[prefix + "noise_xtp1"])
+    return Pair(x_0, t, x_t, x_next, z, noise)
+
+
+@torch.no_grad()
+def _discriminator_losses(
+    generator: NCSNpp, discriminator: Discriminator, schedule: Schedule, pair: Pair
+) -> dict[str, float]:
+    """The two halves of D's loss, of which its phase reports only the sum."""
+    x_t_fake = schedule.posterior_sample(generator(pair.x_next, pair.t, pair.z), pair.x_next, pair.t, pair.noise)
+    real, fake = discriminator_loss(discriminator, pair.x_t, x_t_fake, pair.x_next, pair.t)
+    return {"d_real": real.mean().item(), "d_fake": fake.mean().item()}
+
+
+def _no_guard(values: dict[str, float]) -> None:
+    """Parity stops for nothing."""
+
+
+def _schedule(config: dict) -> Schedule:
+    given = {key: config[key] for key in ("beta_min", "beta_max") if key in config}
+    return Schedule(config["num_timesteps"], **given, geometric=config.get("use_geometric", False))
+
+
+def _has_tanh(fixture: Fixture, config: dict) -> bool:
+    """As the config says; otherwise an output beyond 1 cannot have come from tanh."""
+    if "not_use_tanh" in config:
+        return not config["not_use_tanh"]
+    return config.get("tanh", bool(fixture["out.x0"].abs().max() <= 1))
+
+
+def _weights(fixture: Fixture) -> Fixture:
+    return {name: tensor for name, tensor in fixture.items() if not re.match(r"(in|out|draw)\.", name)}
+
+
+def _part(fixture: Fixture, prefix: str) -> Fixture:
+    return {name.removeprefix(prefix): tensor for name, tensor in fixture.items() if name.startswith(prefix)}
+
+
+def rows(path: Path) -> Iterator[Row] | None:
+    """The comparisons of one fixture, or None if its kind is unsupported."""
+    with safe_open(path, "pt") as file:
+        fixture = {name: file.get_tensor(name) for name in file.keys()}
+        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    if path.stem.startswith("diffusion_schedule"):
+        return schedule_rows(fixture, config)
+    if path.stem.startswith("fir_"):
+        return fir_rows(fixture, config)
+    if path.stem.startswith("sampling_"):
+        return sampling_rows(fixture, config)
+    if path.stem.startswith("train_steps"):
+        return training_rows(fixture, config)
+    if path.stem.startswith("discriminator"):
+        return discriminator_rows(fixture, config)
+    if "_generator" in path.stem and not any(".convH_0." in name for name in fixture):
+        return generator_rows(fixture, config)
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    paths = sorted(parser.parse_args().folder.glob("*.safetensors"))
+    if not paths:
+        print("DIR holds no .safetensors fixture; give the folder that does.", file=sys.stderr)
+        return 2
+    torch.set_num_threads(THREADS)
+    failed = False
+    for path in paths:
+        compared = rows(path)
+        if compared is None:
+            print(f"{path.stem} unsupported")
+            continue
+        for quantity, error, tolerance in compared:
+            failed |= not error <= tolerance  # a NaN fails too
+            print(f"{path.stem}.{quantity} {error:.2e}" + ("" if error <= tolerance else f" above {tolerance:.0e}"))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The VQGAN/LDM autoencoder without a penalty on its latent (paper, Section 4.2; Esser et al. 2021).
+
+B batch, C image channels, Z latent channels, R resolution, f = 2^(levels - 1) the factor, r = R / f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """32 groups at the released widths, four channels a group below them."""
+    return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, conv, twice; a 1x1 shortcut when the width changes; `x + h`."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Single-head attention over pixels; `x + h`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+        self.q, self.k, self.v, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v)  # [B, 1, HW, C]
+        return x + self.out(h.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 conv, padded on the right and at the bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour, then a 3x3 conv."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _level(in_channels: int, out_channels: int, blocks: int, attention: bool, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for block in range(blocks):
+        layers.append(ResidualBlock(in_channels if block == 0 else out_channels, out_channels, dropout))
+        if attention:
+            layers.append(Attention(out_channels))
+    return nn.Sequential(*layers)
+
+
+def _middle(channels: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        ResidualBlock(channels, channels, dropout), Attention(channels), ResidualBlock(channels, channels, dropout)
+    )
+
+
+class Encoder(nn.Module):
+    """Images `[B, C, R, R]` to the latent `[B, Z, r, r]`; arguments as of `Autoencoder`."""
+
+    def __init__(
+        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int, attention_levels: Sequence[int],
+        dropout: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.levels, self.down = nn.ModuleList(), nn.ModuleList()
+        for level, wide in enumerate(widths):
+            narrow = widths[max(level - 1, 0)]
+            self.levels.append(_level(narrow, wide, num_blocks, level in attention_levels, dropout))
+            self.down.append(Downsample(wide) if level < last else nn.Identity())
+        self.middle = _middle(widths[-1], dropout)
+        self.norm = norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
+        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h = self.conv_in(images)
+        for level, down in zip(self.levels, self.down, strict=True):
+            h = down(level(h))  # halves the sides on all levels but the last
+        return self.project(self.conv_out(F.silu(self.norm(self.middle(h)))))
+
+
+class Decoder(nn.Module):
+    """The latent `[B, Z, r, r]` to images `[B, C, R, R]`; one more block a level than the encoder."""
+
+    def __init__(
+        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int, attention_levels: Sequence[int],
+        dropout: float, tanh: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        last = len(widths) - 1
+        self.tanh = tanh
+        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
+        self.middle = _middle(widths[-1], dropout)
+        self.levels, self.up = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(last + 1)):
+            wider = widths[min(level + 1, last)]
+            self.levels.append(_level(wider, widths[level], num_blocks + 1, level in attention_levels, dropout))
+            self.up.append(Upsample(widths[level]) if level > 0 else nn.Identity())
+        self.norm = norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        h = self.middle(self.conv_in(self.project(latent)))
+        for level, up in zip(self.levels, self.up, strict=True):
+            h = up(level(h))  # doubles the sides on all levels but the last
+        h = self.conv_out(F.silu(self.norm(h)))
+        return torch.tanh(h) if self.tanh else h
+
+
+class Autoencoder(nn.Module):
+    """Images `[B, C, R, R]` in [-1, 1] to a free latent `[B, Z, R/f, R/f]` and back to about [-1, 1].
+
+    Args:
+        channels: C.
+        latent_channels: Z.
+        width: channels at the highest resolution.
+        multipliers: width multiplier per level, highest resolution first; f = 2^(len - 1).
+        num_blocks: residual blocks per encoder level; the decoder has one more.
+        attention_levels: levels (0 = highest resolution) with attention after every block; the middle always has it.
+        dropout: inside residual blocks, in training.
+        tanh: end the decoder in tanh.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        latent_channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        num_blocks: int,
+        attention_levels: Sequence[int] = (),
+        dropout: float = 0.0,
+        tanh: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [width * m for m in multipliers]
+        self.latent_channels = latent_channels
+        self.encoder = Encoder(channels, latent_channels, widths, num_blocks, attention_levels, dropout)
+        self.decoder = Decoder(channels, latent_channels, widths, num_blocks, attention_levels, dropout, tanh)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight at which stage 1 compares gradient norms (its adaptive weight)."""
+        return self.decoder.conv_out.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The reconstruction of `images`."""
+        return self.decoder(self.encoder(images))

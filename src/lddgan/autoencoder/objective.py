@@ -1,0 +1,59 @@
+"""Stage 1: L1 plus a patch discriminator that starts late (paper, Section 4.2; Esser et al. 2021).
+
+Networks and tensors in, per-sample or per-patch tensors out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Images `[B, C, H, W]` to one logit per patch `[B, 1, h, w]` (Isola et al. 2017).
+
+    4x4 convs with padding 1; three of stride 2 (fewer below 32 pixels, which would vanish), then two of stride 1;
+    BatchNorm in between. The published one sees patches of 70 pixels.
+    """
+
+    def __init__(self, channels: int, width: int, resolution: int) -> None:
+        num_layers = max(1, min(3, resolution.bit_length() - 3))
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for layer in range(1, num_layers + 1):
+            narrow, wide = width * min(2 ** (layer - 1), 8), width * min(2**layer, 8)
+            stride = 2 if layer < num_layers else 1
+            layers += [nn.Conv2d(narrow, wide, 4, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(width * min(2**num_layers, 8), 1, 4, 1, 1))
+        super().__init__(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def reconstruction_loss(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Mean absolute error per sample, `[B]`."""
+    return (reconstructions.float() - images).abs().flatten(1).mean(1)
+
+
+def hinge_loss(discriminator: nn.Module, images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Half the sum of the two hinge losses, a scalar; real and fake are separate batches (BatchNorm)."""
+    real = F.relu(1 - discriminator(images).float()).mean()
+    fake = F.relu(1 + discriminator(reconstructions.detach()).float()).mean()
+    return 0.5 * (real + fake)
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """The ratio of the two losses' gradient norms at the last decoder conv, clamped to [0, 1e4]; a scalar."""
+    (grad_reconstruction,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
+    (grad_adversarial,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    ratio = grad_reconstruction.float().norm() / (grad_adversarial.float().norm() + 1e-4)
+    return ratio.clamp(0, 1e4).detach()
+
+
+def psnr(reconstructions: Tensor, images: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of the mean squared error over all images, both in [-1, 1]."""
+    error = (reconstructions.float().clamp(-1, 1) - images).square().mean()
+    return float(10 * torch.log10(4 / error))

@@ -1,0 +1,259 @@
+"""What an experiment is: frozen dataclasses, validated as a whole, with a YAML round trip.
+
+A recipe (`lddgan.recipes`) returns a complete `Config`; the command line and YAML files override its fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from lddgan.errors import UserError
+from lddgan.runtime.files import atomic_write
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesConfig:
+    """The images as the networks see them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    resolution: Count
+    """Side in pixels; images are cropped to their centre square and resized."""
+    channels: Literal[1, 3, 4]
+    """1 grey, 3 RGB, 4 RGBA."""
+    flips: bool
+    """Train on mirror images too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The autoencoder; its factor f is 2^(len(multipliers) - 1)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    latent_channels: Count
+    width: Count
+    multipliers: Widths
+    num_blocks: Count
+    attention_resolutions: tuple[Count, ...] = ()
+    dropout: Fraction = 0.0
+    tanh: bool = False
+
+    @property
+    def factor(self) -> int:
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage1Config:
+    """Training of the autoencoder."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    epochs: Count
+    batch: Count
+    learning_rate: PositiveFloat
+    cosine_decay: bool = False
+    """Decay the learning rate to a hundredth of itself over the epochs."""
+    discriminator_width: Count = 64
+    discriminator_start: Natural = 50001
+    """The first step at which the patch discriminator trains and is heard."""
+    discriminator_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Times the adaptive weight (ratio of gradient norms)."""
+    report_every: Count = 1000
+    """Steps between reconstruction grids and held-out measures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """NCSN++ with adaptive group norm (Table 8)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    width: Count
+    multipliers: Widths
+    num_blocks: Count
+    attention_resolutions: tuple[Count, ...] = ()
+    latent_dim: Count
+    """Dimensions of z."""
+    mapping_width: Count = 256
+    mapping_depth: Natural = 4
+    dropout: Fraction = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The time-dependent discriminator (Table 9)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    kind: Literal["small", "large"]
+    num_layers: Annotated[int, Field(ge=3, le=6)]
+    width: Count = 64
+    time_dim: Count = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The schedule: T steps, variance-preserving."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    num_steps: Count = 4
+    beta_min: PositiveFloat = 0.1
+    beta_max: PositiveFloat = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage2Config:
+    """Training of the diffusion GAN (Table 10)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    epochs: Count
+    batch: Count
+    learning_rate_generator: PositiveFloat
+    learning_rate_discriminator: PositiveFloat
+    ema_decay: Fraction
+    r1_gamma: Annotated[float, Field(ge=0)]
+    r1_every: Count
+    objective: Literal["adversarial", "reconstruction", "weighted"] = "weighted"
+    """The three rows of Table 6: Eq. 6; plus Eq. 7; plus Weighted Learning (Eq. 9)."""
+    delta: PositiveFloat = 6.0
+    """Steepness of Weighted Learning."""
+    cosine_decay: bool = False
+    """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
+    report_every: Count = 1000
+    """Steps between sample grids and evaluations."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment, complete."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    recipe: str
+    data: str
+    """A folder, a zip, an LMDB, or `cifar10`, `stl10`, `digits`; empty: must be given by --data."""
+    images: ImagesConfig
+    autoencoder: AutoencoderConfig
+    stage1: Stage1Config
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    diffusion: DiffusionConfig
+    stage2: Stage2Config
+    seed: Natural = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32."""
+    checkpoint_seconds: PositiveFloat = 120.0
+    """Time between checkpoints; it changes nothing that is computed."""
+
+    def __post_init__(self) -> None:
+        resolution, factor = self.images.resolution, self.autoencoder.factor
+        if resolution % factor:
+            raise ValueError(f"images.resolution {resolution} must be a multiple of the autoencoder's factor {factor}")
+        latent, halvings = self.latent_shape[1], len(self.generator.multipliers) - 1
+        if latent % 2**halvings:
+            raise ValueError(
+                f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
+                f"{halvings} times, as generator.multipliers asks: give fewer multipliers or another resolution"
+            )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the space that the diffusion runs in."""
+        side = self.images.resolution // self.autoencoder.factor
+        return self.autoencoder.latent_channels, side, side
+
+
+_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists and scalars, ready for YAML or JSON."""
+    return _ADAPTER.dump_python(config, mode="json")
+
+
+def from_dict(values: Any, origin: str) -> Config:
+    """The validated config.
+
+    Raises:
+        UserError: a field is missing, unknown (with a suggestion), or out of range; `origin` names the input.
+    """
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_sentence(error)}") from None
+
+
+def validated(config: Config, origin: str) -> Config:
+    """The same config after all checks (the command line builds it without them)."""
+    return from_dict(to_dict(config), origin)
+
+
+def load_yaml(path: str | Path) -> Config:
+    """Read a `config.yaml`.
+
+    Raises:
+        UserError: missing, no YAML, or not a valid config.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no config file '{path}': check the path") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"'{path}' cannot be read as YAML ({str(error).splitlines()[0]}): mend the file") from None
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' is not a config (a YAML mapping): take one from a run folder or --dry-run")
+    return from_dict(values, f"'{path}'")
+
+
+def save_yaml(config: Config, path: str | Path) -> None:
+    """Write `config` so that `load_yaml` gives it back."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(dump_yaml(config))
+
+
+def dump_yaml(config: Config) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)
+
+
+def identity(config: Config) -> dict[str, str]:
+    """Every field that bears on what is computed, by dotted name, as text."""
+    return {name: str(value) for name, value in _flat(to_dict(config)).items() if name != "checkpoint_seconds"}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def field_names(kind: type = Config, prefix: str = "") -> list[str]:
+    import typing
+
+    names = []
+    for name, annotation in typing.get_type_hints(kind).items():
+        nested = dataclasses.is_dataclass(annotation)
+        names += field_names(annotation, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
+    return names
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "unexpected_keyword_argument":
+        close = difflib.get_close_matches(name, field_names(), n=1)
+        return f"there is no field '{name}'" + (f", did you mean '{close[0]}'?" if close else ": remove it")
+    if first["type"] in {"missing", "missing_argument"}:
+        return f"the field '{name}' is missing: add it"
+    if not name:
+        return message
+    return f"{name} = {first['input']!r} is not allowed ({message[0].lower() + message[1:]}): change it"

@@ -1,0 +1,17 @@
+"""The exceptions that the command line turns into one sentence; every other one is a fault of ours."""
+
+
+class UserError(Exception):
+    """Bad input. The message is one sentence that names the input, what is wrong and the mend. Exit code 2."""
+
+
+class RunStopped(Exception):
+    """A run that cannot go on (interrupted, diverged, disk full); what it saved before is intact.
+
+    Attributes:
+        exit_code: 130 or 143 after SIGINT or SIGTERM, else 1.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

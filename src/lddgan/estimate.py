@@ -1,0 +1,143 @@
+"""What a config costs: parameters, MACs, memory, and time from a few measured steps. No data is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from lddgan.autoencoder.objective import PatchDiscriminator, hinge_loss, reconstruction_loss
+from lddgan.config import Config
+from lddgan.data.sources import open_source
+from lddgan.diffusion.schedule import Schedule
+from lddgan.errors import UserError
+from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
+from lddgan.metrics.cost import count_macs, count_parameters
+from lddgan.models import build_generator, build_space
+from lddgan.networks.discriminator import Discriminator
+from lddgan.runtime.device import autocast, describe, resolve_device
+
+PROBE_MACS = 100e9
+"""The largest forward work of a measured step; larger batches are measured on a share of them."""
+PROBE_STEPS = 4
+
+
+def model_cost(config: Config) -> dict[str, float]:
+    """Parameters and multiply-adds of one image: per generator step, decoder, and whole sample."""
+    channels, side, _ = config.latent_shape
+    with torch.device("meta"):
+        space, generator = build_space(config), build_generator(config)
+        x, t, z = torch.empty(1, channels, side, side), torch.zeros(1).long(), torch.empty(1, config.generator.latent_dim)
+        decoder = space.autoencoder.decoder
+        generator_macs, decoder_macs = count_macs(generator, x, t, z), count_macs(decoder, x)
+        image = torch.empty(1, config.images.channels, config.images.resolution, config.images.resolution)
+        encoder_macs = count_macs(space.autoencoder.encoder, image)
+    return {
+        "generator_params": count_parameters(generator),
+        "decoder_params": count_parameters(space.autoencoder.decoder),
+        "encoder_params": count_parameters(space.autoencoder.encoder),
+        "generator_macs_per_step": generator_macs,
+        "decoder_macs": decoder_macs,
+        "encoder_macs": encoder_macs,
+        "sample_macs": config.diffusion.num_steps * generator_macs + decoder_macs,
+    }
+
+
+def estimate(config: Config, device_name: str) -> str:
+    """The lines that `--dry-run` prints below the config."""
+    device, cost = resolve_device(device_name), model_cost(config)
+    lines = ["", "# what it costs"]
+    for name, value in cost.items():
+        lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
+    stage1, share1 = _time_stage1(config, cost, device)
+    stage2, share2 = _time_stage2(config, cost, device)
+    lines.append(f"{'peak memory of a step':<26} {_peak_memory(device) / 2**30:>12,.2f} GiB (measured)")
+    try:
+        count = len(open_source(config.data, "train")) if config.data and config.data not in ("cifar10", "stl10") else None
+    except UserError:
+        count = None
+    count = count or {"cifar10": 50_000, "stl10": 5_000}.get(config.data)
+    for name, settings, seconds, share in (
+        ("stage 1", config.stage1, stage1, share1), ("stage 2", config.stage2, stage2, share2)
+    ):  # fmt: skip
+        text = f"{name:<26} {seconds * 1e3:>12,.0f} ms a step of {settings.batch}"
+        text += f" (scaled from {share} images)" if share < settings.batch else ""
+        if count:
+            steps = max(1, settings.epochs * count // settings.batch)
+            text += f", {steps:,} steps: {_duration(seconds * steps)}"
+        lines.append(text)
+    lines.append(f"measured on {describe(device)}" + ("" if count else "; no data at hand, so no number of steps"))
+    return "\n".join(lines)
+
+
+def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
+    """Seconds a step (adversarial part on), and the images it was measured on."""
+    batch = _probe_batch(config.stage1.batch, cost["encoder_macs"] + cost["decoder_macs"])
+    autoencoder = build_space(config).autoencoder.to(device, memory_format=torch.channels_last)
+    discriminator = PatchDiscriminator(config.images.channels, config.stage1.discriminator_width, config.images.resolution).to(device)
+    optimizer = torch.optim.Adam([*autoencoder.parameters(), *discriminator.parameters()], 1e-6)
+    images = torch.rand(batch, config.images.channels, config.images.resolution, config.images.resolution, device=device)
+
+    def step() -> None:
+        with autocast(device, config.precision):
+            reconstructions = autoencoder(images)
+            loss = reconstruction_loss(reconstructions, images).mean() - discriminator(reconstructions).float().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        with autocast(device, config.precision):
+            loss = hinge_loss(discriminator, images, reconstructions)
+        loss.backward()
+        optimizer.step()
+
+    return _seconds(step, device) * config.stage1.batch / batch, batch
+
+
+def _time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
+    """Seconds a step (without the penalty, which is rare), and the images it was measured on."""
+    batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
+    shape, latent_dim = config.latent_shape, config.generator.latent_dim
+    generator = build_generator(config).to(device, memory_format=torch.channels_last)
+    discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
+    discriminator.to(device, memory_format=torch.channels_last)
+    optimizer_g, optimizer_d = (torch.optim.Adam(net.parameters(), 1e-6) for net in (generator, discriminator))
+    schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
+    x_0, random = torch.randn(batch, *shape, device=device), torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        pair = draw_pair(schedule, x_0, latent_dim, random)
+        common = dict(precision=lambda: autocast(device, config.precision), guard=lambda values: None)
+        discriminator_phase(generator, discriminator, optimizer_d, schedule, pair, r1_gamma=0.0, **common)
+        generator_phase(generator, discriminator, optimizer_g, schedule, pair, reconstruction_weight=1.0, **common)
+
+    return _seconds(step, device) * config.stage2.batch / batch, batch
+
+
+def _probe_batch(batch: int, macs: float) -> int:
+    return max(1, min(batch, int(PROBE_MACS / macs)))
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    times = []
+    for _ in range(PROBE_STEPS + 1):
+        started = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])  # the first one warms up
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 3600:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"about {seconds / 86400:.0f} days"

@@ -1,0 +1,47 @@
+"""A quick measure of x_0 while it trains, in no network's features: the layout and the texture of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lddgan.data.latents import Latents
+from lddgan.errors import UserError
+from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
+
+REFERENCE_IMAGES = 10_000
+
+
+def pooled_features(x_0: Tensor, cells: int) -> Tensor:
+    """Means and standard deviations of a grid of cells x cells per channel, `[B, 2 C cells^2]`."""
+    mean = F.adaptive_avg_pool2d(x_0, cells)
+    variance = F.adaptive_avg_pool2d(x_0.square(), cells) - mean.square()
+    return torch.cat([mean, variance.clamp_min(0).sqrt()], 1).flatten(1).cpu()
+
+
+class LatentFrechet:
+    """FD[latent]: the Frechet distance of `pooled_features` to those of the training latents. Smaller is better.
+
+    The grid is the finest of 4, 2 and 1 cells a side with four latent pixels in a cell and twice as many images as
+    features.
+
+    Raises:
+        UserError: too few images even for one cell.
+    """
+
+    def __init__(self, latents: Latents, normalise: Callable[[Tensor], Tensor]) -> None:
+        _, count, channels, side, _ = latents.array.shape
+        fitting = [c for c in (4, 2, 1) if 2 * c <= side and 4 * channels * c**2 <= count]
+        if not fitting:
+            raise UserError(f"{count} training images are too few: give at least {4 * channels}")
+        self._cells = fitting[0]
+        indices = torch.arange(min(REFERENCE_IMAGES, count)).split(1000)
+        self._reference = gaussian_statistics(
+            torch.cat([pooled_features(normalise(latents.batch(part)), self._cells) for part in indices])
+        )
+
+    def __call__(self, x_0: Tensor) -> float:
+        return frechet_distance(self._reference, gaussian_statistics(pooled_features(x_0, self._cells)))

@@ -1,0 +1,145 @@
+"""Stage 2: train the diffusion GAN on cached latents. One loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lddgan.config import Config, identity
+from lddgan.data.latents import Latents
+from lddgan.diffusion.sampler import sample
+from lddgan.diffusion.schedule import Schedule
+from lddgan.errors import RunStopped
+from lddgan.gan.evaluate import LatentFrechet
+from lddgan.gan.objective import weighted_learning
+from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
+from lddgan.networks.discriminator import Discriminator
+from lddgan.runtime.checkpoint import Best, Checkpoint
+from lddgan.runtime.device import autocast
+from lddgan.runtime.ema import Ema
+from lddgan.runtime.progress import Progress, Timer, interruptible, require_finite
+from lddgan.runtime.seeds import BatchOrder, image_draws, mix, step_generator
+
+EVALUATION_IMAGES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Reporting:
+    """What the loop hands on at a report: it writes pictures and model folders, the loop does not."""
+
+    show: Callable[[Tensor, int], None]
+    """Takes x_0 of the fixed seeds `[n, Z, r, r]` and the step."""
+    keep: Callable[[nn.Module, str], None]
+    """Takes the EMA generator and `model` (the last) or `best`."""
+    grid_images: int = 64
+
+
+def train_gan(
+    config: Config,
+    generator: nn.Module,
+    latents: Latents,
+    normalise: Callable[[Tensor], Tensor],
+    folder: Path,
+    device: torch.device,
+    reporting: Reporting,
+) -> None:
+    """Train `generator` in place, from the run folder's checkpoint where there is one.
+
+    Args:
+        normalise: raw latents to x_0 of unit scale on `device` (the space's map).
+        folder: the run folder; takes `checkpoints/stage2.pt` and curves.
+
+    Raises:
+        RunStopped: interrupted (saved first), not finite, or the disk is full.
+    """
+    settings, shape, latent_dim = config.stage2, config.latent_shape, config.generator.latent_dim
+    schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
+    torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
+    discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
+    generator.to(device, memory_format=torch.channels_last).train()
+    discriminator.to(device, memory_format=torch.channels_last).train()
+    optimizer_g = torch.optim.Adam(generator.parameters(), settings.learning_rate_generator, (0.5, 0.9))
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9))
+    ema, best = Ema(generator, settings.ema_decay), Best()
+    checkpoint = Checkpoint(
+        folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": latents.hash},
+        generator=generator, discriminator=discriminator,
+        optimizer_g=optimizer_g, optimizer_d=optimizer_d, ema=ema, best=best,
+    )  # fmt: skip
+
+    order = BatchOrder(len(latents), settings.batch, mix(config.seed, "stage2"))
+    total = max(1, settings.epochs * len(latents) // settings.batch)
+    start = checkpoint.load(device)
+    if start >= total:
+        return
+    frechet = LatentFrechet(latents, normalise)
+    progress = Progress(folder, "stage2", start, total, settings.batch)
+    save_timer = Timer(config.checkpoint_seconds)
+
+    def precision() -> contextlib.AbstractContextManager:
+        return autocast(device, config.precision)
+
+    def guard(step: int) -> Callable[[dict[str, float]], None]:
+        return lambda values: require_finite(step, values, checkpoint.path)
+
+    def draw_x_0(seed: int, count: int) -> Tensor:
+        """x_0 of images 0 .. count - 1 of `seed`, by the averaged generator."""
+        ema.model.eval()
+        parts = []
+        for indices in torch.arange(count).split(100):
+            x_T, draws = image_draws(seed, indices.tolist(), shape, latent_dim, schedule.num_steps)
+            with precision():
+                parts.append(sample(ema.model, schedule, x_T.to(device), [(z.to(device), e.to(device)) for z, e in draws]))
+        return torch.cat(parts)
+
+    with interruptible() as interruption:
+        for step in range(start, total):
+            random = step_generator(config.seed, "stage2", step)
+            epoch = order.epoch(step)
+            if settings.cosine_decay:
+                for optimizer, rate in (
+                    (optimizer_g, settings.learning_rate_generator), (optimizer_d, settings.learning_rate_discriminator)
+                ):  # fmt: skip
+                    decay = (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+                    optimizer.param_groups[0]["lr"] = 1e-5 + (rate - 1e-5) * decay
+            weight = {
+                "adversarial": 0.0,
+                "reconstruction": 1.0,
+                "weighted": weighted_learning(epoch / settings.epochs, settings.delta),
+            }[settings.objective]
+            x_0 = normalise(latents.batch(order.indices(step), random))
+
+            values = discriminator_phase(
+                generator, discriminator, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random), precision,
+                r1_gamma=settings.r1_gamma if step % settings.r1_every == 0 else 0.0, guard=guard(step),
+            )  # fmt: skip
+            values |= generator_phase(
+                generator, discriminator, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random), precision,
+                reconstruction_weight=weight, guard=guard(step),
+            )  # fmt: skip
+            ema.update(generator)
+
+            progress.add(step, values)
+            done = step + 1
+            if done % settings.report_every == 0 or done == total:
+                reporting.show(draw_x_0(config.seed, reporting.grid_images), done)
+                score = frechet(draw_x_0(config.seed + 1, EVALUATION_IMAGES))
+                if best.improve(score, done):
+                    reporting.keep(ema.model, "best")
+                progress.record(done, {"evaluation/frechet_latent": score})
+                progress.say(f"stage 2, step {done}: FD[latent] {score:.3f} (best {best.value:.3f} at step {best.step})")
+                progress.draw()
+                progress.restart_clock(done)
+            if save_timer.due() or done == total or interruption.signal:
+                checkpoint.save(done)
+            if interruption.signal and done < total:
+                raise RunStopped(f"stopped after step {done} of stage 2", 128 + interruption.signal)
+    reporting.keep(ema.model, "model")
+    progress.close()
+

@@ -1,0 +1,103 @@
+"""A model on disk: a folder with `config.json`, `autoencoder.safetensors` and `generator.safetensors`. No code inside.
+
+`autoencoder.safetensors` holds the latent's mean and standard deviation beside the weights; the generator's weights are
+the averaged ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lddgan.autoencoder.model import Autoencoder
+from lddgan.config import Config, from_dict, to_dict
+from lddgan.errors import UserError
+from lddgan.networks.ncsnpp import NCSNpp
+from lddgan.runtime.files import atomic_write, ensure_folder
+from lddgan.runtime.seeds import mix
+from lddgan.spaces.latent import LatentSpace
+
+
+def build_space(config: Config) -> LatentSpace:
+    """A latent space with a fresh autoencoder; its initial weights follow from `config.seed`."""
+    values = dataclasses.asdict(config.autoencoder)
+    values["attention_levels"] = _levels(values.pop("attention_resolutions"), config.images.resolution)
+    torch.manual_seed(mix(config.seed, "autoencoder"))
+    return LatentSpace(Autoencoder(channels=config.images.channels, **values))
+
+
+def build_generator(config: Config) -> NCSNpp:
+    """A fresh generator for the space's shape; its initial weights follow from `config.seed`."""
+    values = dataclasses.asdict(config.generator)
+    values["attention_levels"] = _levels(values.pop("attention_resolutions"), config.latent_shape[1])
+    torch.manual_seed(mix(config.seed, "generator"))
+    return NCSNpp(channels=config.latent_shape[0], **values)
+
+
+def _levels(resolutions: list[int], resolution: int) -> tuple[int, ...]:
+    """The levels (0 = `resolution`, halved at each) at which one of `resolutions` occurs."""
+    return tuple(level for level in range(resolution.bit_length()) if resolution >> level in resolutions)
+
+
+def save_model(
+    folder: str | Path, config: Config, space: LatentSpace, generator: nn.Module, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a model folder, `config.json` last; `dtype` float16 halves its size.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = ensure_folder(folder)
+    for name, module in (("autoencoder", space), ("generator", generator)):
+        with atomic_write(folder / f"{name}.safetensors") as temporary:
+            save_file({key: value.cpu().to(dtype).contiguous() for key, value in module.state_dict().items()}, temporary)
+    with atomic_write(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
+    """Read a model folder (or a run folder, whose `model` is taken), in float32 and evaluation mode.
+
+    Raises:
+        UserError: a file is missing, truncated, or of other sizes than `config.json` says.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists() and (folder / "model").is_dir():
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder '{folder}': check the path")
+    file = folder / "config.json"
+    try:
+        config = from_dict(json.loads(file.read_text()), f"'{file}'")
+    except FileNotFoundError:
+        raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run or export wrote") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
+    space, generator = build_space(config), build_generator(config)
+    for name, module in (("autoencoder", space), ("generator", generator)):
+        load_weights(module, folder / f"{name}.safetensors")
+        module.eval().requires_grad_(False)
+    return config, space, generator
+
+
+def load_weights(module: nn.Module, file: Path) -> None:
+    """Load a safetensors file into `module`, strictly.
+
+    Raises:
+        UserError: missing, truncated, or of other sizes.
+    """
+    try:
+        module.load_state_dict(load_file(file))
+    except FileNotFoundError:
+        raise UserError(f"the model file '{file}' is missing: copy the whole model folder") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the model file '{file}' is damaged ({error}): copy the model folder again") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:24])
+        raise UserError(f"the model file '{file}' does not fit its config.json ({reason} ...): use both of one run") from None

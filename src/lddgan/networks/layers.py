@@ -1,0 +1,155 @@
+"""Building blocks of the generator and the discriminator.
+
+Letters: B batch, C channels, H and W pixels, S style width (mapped z), E width of the time embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lddgan.networks.resample import downsample2, fir_conv_down, upsample2
+
+SQRT_2 = math.sqrt(2)  # the sum of two independent signals of equal variance, divided by it, keeps that variance
+GROUP_NORM_EPS = 1e-6
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def scaled_init(layer: Layer, scale: float = 1.0) -> Layer:
+    """Weights uniform with variance `scale` / (mean of fan-in and fan-out), bias zero; returns the layer."""
+    nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def near_zero_init(layer: Layer) -> Layer:
+    """`scaled_init` with scale 1e-10: a residual branch that starts as almost nothing, yet has gradients."""
+    return scaled_init(layer, 1e-10)
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3x3 convolution that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def num_groups(channels: int) -> int:
+    """Groups of every group norm.
+
+    Raises:
+        ValueError: if `channels` is below 4 or cannot be divided evenly.
+    """
+    groups = min(channels // 4, 32)
+    if groups < 1 or channels % groups:
+        raise ValueError(f"{channels} channels cannot be split into groups; take a multiple of 4, from 128 on of 32.")
+    return groups
+
+
+def sinusoid(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding `[B, dim]` of the integer times `t` `[B]`: sines, then cosines; `dim` even, at least 4."""
+    half = dim // 2
+    k = torch.arange(half, dtype=torch.float32, device=t.device)
+    phase = t.float()[:, None] * torch.exp(k * (-math.log(10000) / (half - 1)))
+    return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """Group norm whose scale and shift are linear in the style (Denoising Diffusion GANs, appendix C)."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.groups = num_groups(channels)
+        self.style = scaled_init(nn.Linear(style_dim, 2 * channels))
+        nn.init.ones_(self.style.bias[:channels])  # scale 1, shift 0
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1] each
+        return torch.addcmul(shift, scale, F.group_norm(x, self.groups, eps=GROUP_NORM_EPS))
+
+
+class ResidualBlock(nn.Module):
+    """The generator's residual block, conditioned on time and style, optionally resampling by two."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        time_dim: int,
+        style_dim: int,
+        resample: Literal["up", "down"] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.resample = {None: None, "up": upsample2, "down": downsample2}[resample]
+        self.norm_0 = AdaptiveGroupNorm(in_channels, style_dim)
+        self.conv_0 = scaled_init(conv3x3(in_channels, out_channels))
+        self.time = scaled_init(nn.Linear(time_dim, out_channels))
+        self.norm_1 = AdaptiveGroupNorm(out_channels, style_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_1 = near_zero_init(conv3x3(out_channels, out_channels))
+        has_shortcut = in_channels != out_channels or resample is not None
+        self.shortcut = scaled_init(nn.Conv2d(in_channels, out_channels, 1)) if has_shortcut else None
+
+    def forward(self, x: Tensor, time: Tensor, style: Tensor) -> Tensor:
+        """`x` `[B, in, H, W]`, `time` `[B, E]` (already through SiLU), `style` `[B, S]` to `[B, out, H', W']`."""
+        h = F.silu(self.norm_0(x, style))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = self.conv_0(h) + self.time(time)[:, :, None, None]
+        h = F.silu(self.norm_1(h, style))
+        h = self.conv_1(self.dropout(h))
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        return (x + h) / SQRT_2
+
+
+class Attention(nn.Module):
+    """Self-attention of all pixels with one head and scale C^-0.5, residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(num_groups(channels), channels, eps=GROUP_NORM_EPS)
+        self.query = scaled_init(nn.Linear(channels, channels))
+        self.key = scaled_init(nn.Linear(channels, channels))
+        self.value = scaled_init(nn.Linear(channels, channels))
+        self.out = near_zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        h = self.norm(x).permute(0, 2, 3, 1).reshape(batch, 1, height * width, channels)  # [B, 1, HW, C]
+        h = self.out(F.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h)))
+        h = h.view(batch, height, width, channels).permute(0, 3, 1, 2)  # [B, C, H, W]
+        return (x + h) / SQRT_2
+
+
+class FirConvDown(nn.Module):
+    """FIR filter and 3x3 convolution with stride 2: `[B, in, H, W]` to `[B, out, H / 2, W / 2]`."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = scaled_init(nn.Conv2d(in_channels, out_channels, 3, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_conv_down(x, self.conv.weight, self.conv.bias)
+
+
+class Mapping(nn.Module):
+    """From the latent variable z `[B, nz]` to the style `[B, S]`: normalise, then linear layers with SiLU."""
+
+    def __init__(self, latent_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        sizes = [latent_dim] + [width] * (depth + 1)
+        self.layers = nn.ModuleList(
+            scaled_init(nn.Linear(i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        style = z / torch.sqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            style = F.silu(layer(style))
+        return style

@@ -1,0 +1,49 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from lddgan.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    On any exception (a full disk included) the temporary file goes and an older `path` stays as it was.
+    The temporary name keeps the suffix, since some writers choose the format by it.
+
+    Raises:
+        UserError: the folder of `path` cannot be made or written.
+    """
+    path = Path(path)
+    ensure_folder(path.parent)
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def ensure_folder(folder: str | Path) -> Path:
+    """Make `folder` (parents included) and return it.
+
+    Raises:
+        UserError: it cannot be made, is a file, or is not writable.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder '{folder}' ({error.strerror}): choose another output path") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder '{folder}' is not writable: choose another output path")
+    return folder
