@@ -86,8 +86,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     facts["seconds"] = round(time.monotonic() - start, 1)
 
     table = [
-        ("FD[resnet56]", f"{distance:.2f}"),
-        ("FD[resnet56] of the pixel Gaussian", f"{baseline:.2f}"),
+        ("FD[resnet56]", f"{distance:.3f}"),
+        ("FD[resnet56] of the pixel Gaussian", f"{baseline:.3f}"),
         ("ratio", f"{distance / baseline:.3f}"),
         ("precision", f"{precision:.3f}"),
         ("recall", f"{recall:.3f}"),

@@ -62,7 +62,7 @@ def train_classifier(digits: np.ndarray, labels: np.ndarray) -> SVC:
 
 
 def measure(samples: np.ndarray, real: np.ndarray, real_labels: np.ndarray, classifier: SVC) -> dict[str, Any]:
-    """The numbers of this benchmark for `samples [N, 64]` against `real [M, 64]`; "shares" and "varieties" are by digit."""
+    """The numbers of this benchmark for `samples [N, 64]` against `real [M, 64]`, some also for each digit."""
     probabilities = classifier.predict_proba(samples)
     predicted = probabilities.argmax(axis=1)
     shares = np.bincount(predicted, minlength=10) / len(samples)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 from PIL import Image
 
-from lddgan.cli.data import data
+from lddgan.cli.data import main
 from lddgan.errors import UserError
 
 
@@ -21,7 +20,7 @@ def make_folder(root: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> None:
-    tyro.cli(data, args=[str(argument) for argument in arguments])
+    main([str(argument) for argument in arguments])
 
 
 def test_text_and_contact_sheet(tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_mixed_channels_stop_with_an_example_of_each_and_convert_when_told(tmp_p
     with pytest.raises(UserError) as caught:
         prepare(root, split="all", resolution=8, cache=cache)
     message = str(caught.value)
-    assert "'1.png' is grey" in message and "'2.png' is RGB" in message and "--data.channels 3" in message
+    assert "'1.png' is grey" in message and "'2.png' is RGB" in message and "--images.channels 3" in message
     assert list((cache / "images").iterdir()) == []
     pixels = prepare(root, split="all", resolution=8, channels=3, cache=cache).images
     np.testing.assert_array_equal(pixels[0], np.asarray(grey)[:, :, None].repeat(3, axis=2))

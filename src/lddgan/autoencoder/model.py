@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.networks.layers import Conv2d
+
 
 def norm(channels: int) -> nn.GroupNorm:
     """32 groups at the released widths, four channels a group below them."""
@@ -23,11 +25,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = norm(out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -41,7 +43,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = norm(channels)
-        self.q, self.k, self.v, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+        self.q, self.k, self.v, self.out = (Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
@@ -55,7 +57,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
@@ -66,7 +68,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(channels, widths[0], 3, padding=1)
         self.levels, self.down = nn.ModuleList(), nn.ModuleList()
         for level, wide in enumerate(widths):
             narrow = widths[max(level - 1, 0)]
@@ -104,8 +106,8 @@ class Encoder(nn.Module):
             self.down.append(Downsample(wide) if level < last else nn.Identity())
         self.middle = _middle(widths[-1], dropout)
         self.norm = norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
-        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.conv_out = Conv2d(widths[-1], latent_channels, 3, padding=1)
+        self.project = Conv2d(latent_channels, latent_channels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         h = self.conv_in(images)
@@ -124,8 +126,8 @@ class Decoder(nn.Module):
         super().__init__()
         last = len(widths) - 1
         self.tanh = tanh
-        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
-        self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
+        self.project = Conv2d(latent_channels, latent_channels, 1)
+        self.conv_in = Conv2d(latent_channels, widths[-1], 3, padding=1)
         self.middle = _middle(widths[-1], dropout)
         self.levels, self.up = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(last + 1)):
@@ -133,7 +135,7 @@ class Decoder(nn.Module):
             self.levels.append(_level(wider, widths[level], num_blocks + 1, level in attention_levels, dropout))
             self.up.append(Upsample(widths[level]) if level > 0 else nn.Identity())
         self.norm = norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[0], channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.middle(self.conv_in(self.project(latent)))

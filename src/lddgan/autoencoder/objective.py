@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.networks.layers import Conv2d
+
 
 class PatchDiscriminator(nn.Sequential):
     """Images `[B, C, H, W]` to one logit per patch `[B, 1, h, w]` (Isola et al. 2017).
@@ -19,12 +21,12 @@ class PatchDiscriminator(nn.Sequential):
 
     def __init__(self, channels: int, width: int, resolution: int) -> None:
         num_layers = max(1, min(3, resolution.bit_length() - 3))
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for layer in range(1, num_layers + 1):
             narrow, wide = width * min(2 ** (layer - 1), 8), width * min(2**layer, 8)
             stride = 2 if layer < num_layers else 1
-            layers += [nn.Conv2d(narrow, wide, 4, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
-        layers.append(nn.Conv2d(width * min(2**num_layers, 8), 1, 4, 1, 1))
+            layers += [Conv2d(narrow, wide, 4, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+        layers.append(Conv2d(width * min(2**num_layers, 8), 1, 4, 1, 1))
         super().__init__(*layers)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,31 +1,30 @@
-"""`lddgan data`: look at a set of images before training on it."""
+"""`lddgan data PATH`: look at a set of images before training on it: count, splits, sizes, channels, classes, broken
+files, exact duplicates, and a contact sheet."""
 
 from __future__ import annotations
 
-import json as json_format
+import json
 from pathlib import Path
 
-import tyro
-
+from lddgan.cli.main import Parser
 from lddgan.data.inspect import inspect_data
 from lddgan.reports.grid import check_image_path, save_grid
 
 
-def data(path: tyro.conf.Positional[str], out: Path = Path("contact_sheet.png"), json: bool = False) -> None:
-    """Show what a set of images holds: count, splits, sizes, channels, classes, broken files, exact duplicates.
+def main(arguments: list[str]) -> None:
+    parser = Parser(prog="lddgan data", description=__doc__)
+    parser.add_argument("path", help="a folder or zip of images, an LMDB, or cifar10, stl10, digits")
+    parser.add_argument("--out", type=Path, default=Path("contact_sheet.png"), help="where the contact sheet goes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with every name")
+    options = parser.parse_args(arguments)
 
-    Args:
-        path: a folder of images, a zip, an LMDB, or one of cifar10, stl10 and digits.
-        out: where to write the contact sheet, an image of up to 64 images of the set.
-        json: print the report as JSON, with every name.
-    """
-    check_image_path(out)
-    report = inspect_data(path)
+    check_image_path(options.out)
+    report = inspect_data(options.path)
     readable = len(report.contact_sheet) > 0
     if readable:
-        save_grid(report.contact_sheet, out)
-    if json:
-        print(json_format.dumps(report.as_json() | {"contact_sheet": str(out) if readable else None}, indent=2))
+        save_grid(report.contact_sheet, options.out)
+    if options.json:
+        print(json.dumps(report.as_json() | {"contact_sheet": str(options.out) if readable else None}, indent=2))
     else:
         print(report.as_text())
-        print(f"sheet       {out if readable else 'not written, no image is readable'}")
+        print(f"sheet       {options.out if readable else 'not written, no image is readable'}")

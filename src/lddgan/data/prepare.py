@@ -184,7 +184,7 @@ def _check_one_kind(path: str, first: dict[int, str]) -> None:
     if len(first) > 1:
         examples = " and ".join(f"'{name}' is {COLOUR[channels]}" for channels, name in first.items())
         raise UserError(
-            f"the images in '{path}' have mixed channels ({examples}): --data.channels {max(first)} converts them"
+            f"the images in '{path}' have mixed channels ({examples}): --images.channels {max(first)} converts them"
         )
 
 

@@ -29,9 +29,7 @@ class Schedule:
     At t = 0 the mean is x_0, but for a rounding of `coef_x0[0]` (up to 3e-6) that the published systems have too.
     """
 
-    def __init__(
-        self, num_steps: int, beta_min: float = 0.1, beta_max: float = 20.0, geometric: bool = False
-    ) -> None:
+    def __init__(self, num_steps: int, beta_min: float = 0.1, beta_max: float = 20.0, geometric: bool = False) -> None:
         """Build the schedule.
 
         Args:

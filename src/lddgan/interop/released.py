@@ -8,7 +8,8 @@ numbered in the order of construction, which `_generator_modules` walks; that is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from lddgan.errors import UserError
 from lddgan.networks.discriminator import Discriminator, Kind
 from lddgan.networks.layers import Attention, FirConvDown, ResidualBlock
-from lddgan.networks.ncsnpp import NCSNpp
+from lddgan.networks.ncsnpp import DownLevel, NCSNpp, UpLevel
+
+Network = TypeVar("Network", NCSNpp, Discriminator)
 
 # Released names of the parts of a block, and ours.
 _RESIDUAL = {
@@ -55,7 +58,9 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
     # R residual blocks over L levels are L num_blocks down, L (num_blocks + 1) up, 2 (L - 1) resampling, 2 in between.
     num_blocks, rest = divmod(tokens.count("residual") - 3 * num_levels, 2 * num_levels)
     if rest or num_blocks < 1:
-        raise UserError("The generator file has an unexpected number of residual blocks; it is damaged or of another kind.")
+        raise UserError(
+            "The generator file's residual blocks do not add up to a U-Net; it is damaged or of another kind."
+        )
 
     # The first block of a level tells the level's width, and whether attention follows it.
     starts = [3] + [3 + i + 1 for i, token in enumerate(tokens) if token == "pyramid"]
@@ -128,10 +133,8 @@ def generator_key_map(model: NCSNpp) -> dict[str, str]:
             parts[f"{released}.Conv2d_0"] = module.conv
         elif isinstance(module, (ResidualBlock, Attention)):
             names = _RESIDUAL if isinstance(module, ResidualBlock) else _ATTENTION
-            for released_part, part in names.items():
-                submodule = module.get_submodule(part) if getattr(module, part.split(".")[0]) is not None else None
-                if submodule is not None:
-                    parts[f"{released}.{released_part}"] = submodule
+            own = dict(module.named_modules())
+            parts.update({f"{released}.{theirs}": own[part] for theirs, part in names.items() if part in own})
         else:
             parts[released] = module
     return _tensor_names({released: ours[module] for released, module in parts.items()}, model)
@@ -149,14 +152,15 @@ def _generator_modules(model: NCSNpp) -> Iterator[nn.Module]:
     """The modules of the generator in the order in which released files number them."""
     yield from (model.time_0, model.time_1, model.conv_in)
     for level in model.down_levels:
+        assert isinstance(level, DownLevel)
         for i, block in enumerate(level.blocks):
             yield block
             if level.attentions:
                 yield level.attentions[i]
-        if level.down is not None:
-            yield from (level.down, level.pyramid)
+        yield from (module for module in (level.down, level.pyramid) if module is not None)
     yield from (model.middle_0, model.middle_attention, model.middle_1)
     for level in model.up_levels:
+        assert isinstance(level, UpLevel)
         yield from level.blocks
         yield from (module for module in (level.attention, level.up) if module is not None)
     yield from (model.norm_out, model.conv_out)
@@ -187,7 +191,7 @@ def _refuse_other_generators(state: Mapping[str, Tensor], tokens: list[str]) -> 
     if "missing" in tokens:
         raise UserError(f"The generator file is incomplete: all_modules.{3 + tokens.index('missing')} is missing.")
     if tokens[-2:] != ["plain", "plain"] or "plain" in tokens[:-2]:
-        raise UserError("The generator file has a layout that is not NCSN++ with an input pyramid; it is of another kind.")
+        raise UserError("The generator file is not an NCSN++ with a convolved input pyramid; it is of another kind.")
 
 
 def _tensor_names(modules: dict[str, str], model: nn.Module) -> dict[str, str]:
@@ -203,14 +207,14 @@ def _is_transposed(released: str) -> bool:
     return released.endswith(".W")  # attention weights are stored [in, out]
 
 
-def _build(make, what: str):
+def _build(make: Callable[[], Network], what: str) -> Network:
     try:
         return make()
     except ValueError as error:
         raise UserError(f"The {what} file has sizes that cannot be built: {error}") from error
 
 
-def _load(model, state: Mapping[str, Tensor], key_map: Mapping[str, str], what: str):
+def _load(model: Network, state: Mapping[str, Tensor], key_map: Mapping[str, str], what: str) -> Network:
     missing = sorted(key_map.keys() - state.keys())
     if missing:
         raise UserError(f"The {what} file is incomplete: {missing[0]} is missing ({len(missing)} missing in all).")
@@ -222,8 +226,10 @@ def _load(model, state: Mapping[str, Tensor], key_map: Mapping[str, str], what: 
     for released, name in key_map.items():
         tensor = state[released].T if _is_transposed(released) else state[released]
         if tensor.shape != own[name].shape:
-            raise UserError(f"The {what} file's {released} has the shape {list(state[released].shape)}, which does not "
-                            "fit the rest of the file; it is damaged or of another kind.")
+            raise UserError(
+                f"The {what} file's {released} has the shape {list(state[released].shape)}, which does not fit the "
+                "rest of the file; it is damaged or of another kind."
+            )
         loaded[name] = tensor.float()
     model.load_state_dict(loaded)
     return model.eval()
@@ -232,9 +238,9 @@ def _load(model, state: Mapping[str, Tensor], key_map: Mapping[str, str], what: 
 def _export(model: nn.Module, key_map: Mapping[str, str]) -> dict[str, Tensor]:
     own = model.state_dict()
     return {
-        released: (own[name].T if _is_transposed(released) else own[name]).detach().clone(
-            memory_format=torch.contiguous_format
-        )
+        released: (own[name].T if _is_transposed(released) else own[name])
+        .detach()
+        .clone(memory_format=torch.contiguous_format)
         for released, name in key_map.items()
     }
 

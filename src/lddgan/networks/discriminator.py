@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lddgan.networks.layers import SQRT_2, conv3x3, near_zero_init, scaled_init, sinusoid
+from lddgan.networks.layers import SQRT_2, Conv2d, conv3x3, near_zero_init, scaled_init, sinusoid
 from lddgan.networks.resample import downsample2
 
 Kind = Literal["small", "large"]
@@ -27,13 +27,14 @@ def minibatch_std(h: Tensor, group_size: int = 4) -> Tensor:
     The batch falls into K = ceil(B / group_size) groups and sample i belongs to group i mod K, so member j of group k
     is sample `j * K + k`. Any batch size is split into the most equal groups of at most `group_size`: 8 into 4 + 4,
     7 into 4 + 3, 6 into 3 + 3, 3 into 3. The value of a group is the mean over channels and pixels of
-    `sqrt(biased variance + 1e-8)`, in float32 whatever the type of `h`.
+    `sqrt(biased variance + 1e-8)`, in float32 also where `h` has half precision.
     """
     batch = len(h)
     groups = -(-batch // group_size)
     size = -(-batch // groups)
     short = size * groups - batch  # the last `short` groups have one member less
-    members = F.pad(h.float().flatten(1), (0, 0, 0, short)).view(size, groups, -1)
+    wide = h.to(torch.promote_types(h.dtype, torch.float32))
+    members = F.pad(wide.flatten(1), (0, 0, 0, short)).view(size, groups, -1)
     if short:
         full, rest = members[:, : groups - short], members[:-1, groups - short :]
         values = torch.cat([_group_std(full), _group_std(rest)])
@@ -57,7 +58,7 @@ class DiscriminatorBlock(nn.Module):
         self.conv_0 = scaled_init(conv3x3(in_channels, out_channels))
         self.time = scaled_init(nn.Linear(time_dim, out_channels))
         self.conv_1 = near_zero_init(conv3x3(out_channels, out_channels))
-        self.shortcut = scaled_init(nn.Conv2d(in_channels, out_channels, 1, bias=False))
+        self.shortcut = scaled_init(Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv_0(activation(x)) + self.time(time)[:, :, None, None]
@@ -99,7 +100,7 @@ class Discriminator(nn.Module):
 
         self.time_0 = scaled_init(nn.Linear(time_dim, time_dim))
         self.time_1 = scaled_init(nn.Linear(time_dim, time_dim))
-        self.conv_in = scaled_init(nn.Conv2d(2 * channels, widths[0], 1))
+        self.conv_in = scaled_init(Conv2d(2 * channels, widths[0], 1))
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(widths[i], widths[i + 1], time_dim=time_dim, down=kind == "large" or i > 0)
             for i in range(num_layers)
@@ -116,8 +117,10 @@ class Discriminator(nn.Module):
             t: int64 `[B]`, the index of `x_t`.
         """
         if min(x_t.shape[2:]) < self.min_resolution:
-            raise ValueError(f"A {x_t.shape[2]}x{x_t.shape[3]} input is too small for this discriminator, which "
-                             f"halves it down from at least {self.min_resolution} pixels; take fewer layers.")
+            raise ValueError(
+                f"A {x_t.shape[2]}x{x_t.shape[3]} input is too small for this discriminator, which "
+                f"halves it down from at least {self.min_resolution} pixels; take fewer layers."
+            )
         time = activation(self.time_1(activation(self.time_0(sinusoid(t, self.time_dim)))))  # [B, E]
         h = self.conv_in(torch.cat([x_t, x_next], dim=1))
         for block in self.blocks:

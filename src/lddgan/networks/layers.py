@@ -12,11 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lddgan.networks.resample import downsample2, fir_conv_down, upsample2
+from lddgan.networks.resample import downsample2, smooth, upsample2
 
 SQRT_2 = math.sqrt(2)  # the sum of two independent signals of equal variance, divided by it, keeps that variance
 GROUP_NORM_EPS = 1e-6
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, in float32 on maps of at most 4x4 where autocast to bfloat16 is on and the device is a CPU.
+
+    There oneDNN has no bfloat16 kernel for the gradient of many weights, and takes up to a second for one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        small = input.shape[2] * input.shape[3] <= (5 * self.stride[0]) ** 2
+        if small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
 
 
 def scaled_init(layer: Layer, scale: float = 1.0) -> Layer:
@@ -32,21 +46,20 @@ def near_zero_init(layer: Layer) -> Layer:
     return scaled_init(layer, 1e-10)
 
 
-def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+def conv3x3(in_channels: int, out_channels: int) -> Conv2d:
     """3x3 convolution that keeps the size."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 def num_groups(channels: int) -> int:
-    """Groups of every group norm.
+    """Groups of every group norm: min(channels // 4, 32), or the next smaller number that divides `channels`.
 
     Raises:
-        ValueError: if `channels` is below 4 or cannot be divided evenly.
+        ValueError: if `channels` is below 4.
     """
-    groups = min(channels // 4, 32)
-    if groups < 1 or channels % groups:
-        raise ValueError(f"{channels} channels cannot be split into groups; take a multiple of 4, from 128 on of 32.")
-    return groups
+    if channels < 4:
+        raise ValueError(f"A group norm needs at least 4 channels, got {channels}; take a greater width.")
+    return next(groups for groups in range(min(channels // 4, 32), 0, -1) if channels % groups == 0)
 
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -93,7 +106,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv_1 = near_zero_init(conv3x3(out_channels, out_channels))
         has_shortcut = in_channels != out_channels or resample is not None
-        self.shortcut = scaled_init(nn.Conv2d(in_channels, out_channels, 1)) if has_shortcut else None
+        self.shortcut = scaled_init(Conv2d(in_channels, out_channels, 1)) if has_shortcut else None
 
     def forward(self, x: Tensor, time: Tensor, style: Tensor) -> Tensor:
         """`x` `[B, in, H, W]`, `time` `[B, E]` (already through SiLU), `style` `[B, S]` to `[B, out, H', W']`."""
@@ -132,10 +145,10 @@ class FirConvDown(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = scaled_init(nn.Conv2d(in_channels, out_channels, 3, stride=2))
+        self.conv = scaled_init(Conv2d(in_channels, out_channels, 3, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return fir_conv_down(x, self.conv.weight, self.conv.bias)
+        return self.conv(smooth(x))
 
 
 class Mapping(nn.Module):
@@ -144,9 +157,7 @@ class Mapping(nn.Module):
     def __init__(self, latent_dim: int, width: int, depth: int) -> None:
         super().__init__()
         sizes = [latent_dim] + [width] * (depth + 1)
-        self.layers = nn.ModuleList(
-            scaled_init(nn.Linear(i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(scaled_init(nn.Linear(i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
 
     def forward(self, z: Tensor) -> Tensor:
         style = z / torch.sqrt(z.square().mean(1, keepdim=True) + 1e-8)

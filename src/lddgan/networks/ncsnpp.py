@@ -5,6 +5,7 @@ Letters: B batch, C channels, H and W pixels, S style width, E width of the time
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -29,8 +30,13 @@ from lddgan.networks.layers import (
 class DownLevel(nn.Module):
     """Blocks at one resolution and, unless it is the lowest, the way to the next, where the input pyramid joins."""
 
-    def __init__(self, blocks: list[ResidualBlock], attentions: list[Attention],
-                 down: ResidualBlock | None, pyramid: FirConvDown | None) -> None:
+    def __init__(
+        self,
+        blocks: list[ResidualBlock],
+        attentions: list[Attention],
+        down: ResidualBlock | None,
+        pyramid: FirConvDown | None,
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList(attentions)  # one per block, or none
@@ -117,9 +123,8 @@ class NCSNpp(nn.Module):
         widths = [width * multiplier for multiplier in multipliers]
         last = len(widths) - 1
 
-        def residual(in_channels: int, out_channels: int, resample=None) -> ResidualBlock:
-            return ResidualBlock(in_channels, out_channels, time_dim=time_dim, style_dim=mapping_width,
-                                 resample=resample, dropout=dropout)
+        # What all residual blocks have in common.
+        residual = functools.partial(ResidualBlock, time_dim=time_dim, style_dim=mapping_width, dropout=dropout)
 
         self.mapping = Mapping(latent_dim, mapping_width, mapping_depth)
         self.time_0 = scaled_init(nn.Linear(width, time_dim))
@@ -135,7 +140,7 @@ class NCSNpp(nn.Module):
             skip_widths += [level_width] * num_blocks
             down = pyramid = None
             if level != last:
-                down = residual(level_width, level_width, "down")
+                down = residual(level_width, level_width, resample="down")
                 pyramid = FirConvDown(pyramid_channels, level_width)
                 skip_widths.append(level_width)
             self.down_levels.append(DownLevel(blocks, attentions, down, pyramid))
@@ -152,7 +157,9 @@ class NCSNpp(nn.Module):
                 blocks.append(residual(current + skip_widths.pop(), widths[level]))
                 current = widths[level]
             attention = Attention(current) if level in attention_levels else None
-            self.up_levels.append(UpLevel(blocks, attention, residual(current, current, "up") if level else None))
+            self.up_levels.append(
+                UpLevel(blocks, attention, residual(current, current, resample="up") if level else None)
+            )
 
         self.norm_out = nn.GroupNorm(num_groups(current), current, eps=GROUP_NORM_EPS)
         self.conv_out = near_zero_init(conv3x3(current, channels))
@@ -167,8 +174,10 @@ class NCSNpp(nn.Module):
         """
         halvings = len(self.down_levels) - 1
         if x_t.shape[2] % 2**halvings or x_t.shape[3] % 2**halvings:
-            raise ValueError(f"A {x_t.shape[2]}x{x_t.shape[3]} input cannot be halved {halvings} times; "
-                             f"its sides must be multiples of {2**halvings}.")
+            raise ValueError(
+                f"A {x_t.shape[2]}x{x_t.shape[3]} input cannot be halved {halvings} times; "
+                f"its sides must be multiples of {2**halvings}."
+            )
         time = self.time_1(F.silu(self.time_0(sinusoid(t, self.width))))
         time = F.silu(time)  # [B, E], as every block takes it
         style = self.mapping(z)  # [B, S]
