@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.runtime.files import atomic_write
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -28,7 +30,7 @@ class ImagesConfig:
     """The images as the networks see them."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    resolution: Count
+    resolution: Annotated[int, Field(ge=8)]
     """Side in pixels; images are cropped to their centre square and resized."""
     channels: Literal[1, 3, 4]
     """1 grey, 3 RGB, 4 RGBA."""
@@ -42,7 +44,7 @@ class AutoencoderConfig:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     latent_channels: Count
-    width: Count
+    width: Annotated[int, Field(ge=4)]
     multipliers: Widths
     num_blocks: Count
     attention_resolutions: tuple[Count, ...] = ()
@@ -67,7 +69,7 @@ class Stage1Config:
     discriminator_width: Count = 64
     discriminator_start: Natural = 50001
     """The first step at which the patch discriminator trains and is heard."""
-    discriminator_weight: Annotated[float, Field(ge=0)] = 0.5
+    discriminator_weight: Weight = 0.5
     """Times the adaptive weight (ratio of gradient norms)."""
     report_every: Count = 1000
     """Steps between reconstruction grids and held-out measures."""
@@ -78,7 +80,7 @@ class GeneratorConfig:
     """NCSN++ with adaptive group norm (Table 8)."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    width: Count
+    width: Annotated[int, Field(ge=4, multiple_of=2)]
     multipliers: Widths
     num_blocks: Count
     attention_resolutions: tuple[Count, ...] = ()
@@ -97,7 +99,12 @@ class DiscriminatorConfig:
     kind: Literal["small", "large"]
     num_layers: Annotated[int, Field(ge=3, le=6)]
     width: Count = 64
-    time_dim: Count = 256
+    time_dim: Annotated[int, Field(ge=4, multiple_of=2)] = 256
+
+    @property
+    def halvings(self) -> int:
+        """How often it halves its input."""
+        return self.num_layers - 1 if self.kind == "small" else self.num_layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,7 @@ class Stage2Config:
     learning_rate_generator: PositiveFloat
     learning_rate_discriminator: PositiveFloat
     ema_decay: Fraction
-    r1_gamma: Annotated[float, Field(ge=0)]
+    r1_gamma: Weight
     r1_every: Count
     objective: Literal["adversarial", "reconstruction", "weighted"] = "weighted"
     """The three rows of Table 6: Eq. 6; plus Eq. 7; plus Weighted Learning (Eq. 9)."""
@@ -157,12 +164,17 @@ class Config:
         resolution, factor = self.images.resolution, self.autoencoder.factor
         if resolution % factor:
             raise ValueError(f"images.resolution {resolution} must be a multiple of the autoencoder's factor {factor}")
-        latent, halvings = self.latent_shape[1], len(self.generator.multipliers) - 1
-        if latent % 2**halvings:
-            raise ValueError(
-                f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
-                f"{halvings} times, as generator.multipliers asks: give fewer multipliers or another resolution"
-            )
+        latent = self.latent_shape[1]
+        for halvings, asks, mend in (
+            (len(self.generator.multipliers) - 1, "generator.multipliers asks", "fewer multipliers"),
+            (self.discriminator.halvings, "discriminator.num_layers asks", "fewer layers"),
+        ):
+            if latent % 2**halvings:
+                raise ValueError(
+                    f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
+                    f"{halvings} times, as {asks}: give {mend} or another resolution"
+                )
+        Schedule(**dataclasses.asdict(self.diffusion))  # ValueError where the betas leave no signal
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

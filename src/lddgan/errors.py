@@ -10,8 +10,9 @@ class RunStopped(Exception):
 
     Attributes:
         exit_code: 130 or 143 after SIGINT or SIGTERM, else 1.
+        resumable: whether it can go on as it is; a run that diverged would do so again.
     """
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1, resumable: bool = True) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code, self.resumable = exit_code, resumable

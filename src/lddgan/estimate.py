@@ -48,9 +48,9 @@ def model_cost(config: Config) -> dict[str, float]:
 
 
 def estimate(config: Config, device_name: str) -> str:
-    """The lines that `--dry-run` prints below the config."""
+    """The lines that `--dry-run` prints below the config, as comments, so that the whole is YAML."""
     device, cost = resolve_device(device_name), model_cost(config)
-    lines = ["", "# what it costs"]
+    lines = ["what it costs"]
     for name, value in cost.items():
         lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
     stage1, share1 = _time_stage1(config, cost, device)
@@ -71,7 +71,7 @@ def estimate(config: Config, device_name: str) -> str:
             text += f", {steps:,} steps: {_duration(seconds * steps)}"
         lines.append(text)
     lines.append(f"measured on {describe(device)}" + ("" if count else "; no data at hand, so no number of steps"))
-    return "\n".join(lines)
+    return "\n".join(f"# {line}" for line in lines)
 
 
 def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:

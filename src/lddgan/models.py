@@ -77,7 +77,7 @@ def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
         config = from_dict(json.loads(file.read_text()), f"'{file}'")
     except FileNotFoundError:
         raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run or export wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
     space, generator = build_space(config), build_generator(config)
     for name, module in (("autoencoder", space), ("generator", generator)):

@@ -31,18 +31,19 @@ def demo() -> Config:
         images=ImagesConfig(resolution=8, channels=1, flips=False),
         autoencoder=AutoencoderConfig(latent_channels=4, width=32, multipliers=(1, 2), num_blocks=1),
         stage1=Stage1Config(
-            epochs=60, batch=64, learning_rate=2e-3, cosine_decay=True,
-            discriminator_width=16, discriminator_start=1200, discriminator_weight=0.1, report_every=400,
+            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True,
+            discriminator_width=16, discriminator_start=500, discriminator_weight=0.1, report_every=200,
         ),
         generator=GeneratorConfig(
-            width=64, multipliers=(1, 2), num_blocks=1, latent_dim=32, mapping_width=128, mapping_depth=2
+            width=32, multipliers=(1, 2), num_blocks=1, latent_dim=32, mapping_width=64, mapping_depth=2
         ),
-        discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=32, time_dim=128),
+        discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=16, time_dim=64),
         diffusion=DiffusionConfig(num_steps=4),
         stage2=Stage2Config(
-            epochs=150, batch=64, learning_rate_generator=4e-4, learning_rate_discriminator=3e-4, ema_decay=0.998,
-            r1_gamma=0.05, r1_every=15, report_every=500,
+            epochs=70, batch=64, learning_rate_generator=1e-3, learning_rate_discriminator=5e-4, ema_decay=0.995,
+            r1_gamma=0.05, r1_every=15, report_every=400,
         ),
+        precision="float32",
         checkpoint_seconds=30.0,
     )  # fmt: skip
 
@@ -136,11 +137,16 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
     Args:
         data: the path of the set, with `count` images of `channels` channels.
         short_side: the median of the shorter sides in pixels; the resolution is the largest power of two within it.
-        resolution: overrides that choice; a multiple of 8.
+        resolution: overrides that choice; a multiple of 8, from 40 on of 16, from 144 on of 32.
+
+    Raises:
+        UserError: another resolution.
     """
     if resolution is None:
         resolution = max((r for r in FOLDER_RESOLUTIONS if r <= short_side), default=FOLDER_RESOLUTIONS[0])
     halvings = 1 if resolution <= 32 else 2 if resolution <= 128 else 3
+    if resolution < 8 or resolution % (4 * 2**halvings):
+        raise UserError(f"images.resolution {resolution} is not a multiple of {4 * 2**halvings}: choose another")
     batch = 32
     return Config(
         recipe="folder",

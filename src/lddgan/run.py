@@ -12,20 +12,22 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lddgan.autoencoder.train import train_autoencoder
-from lddgan.config import Config, load_yaml, save_yaml
+from lddgan.config import Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
+from lddgan.gan.evaluate import least_images
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.models import build_generator, build_space, load_model, load_weights, save_model
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
-from lddgan.runtime.files import atomic_write, ensure_folder
+from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
 
 
 def start_run(config: Config, folder: Path, *, device: str, skip_broken: bool, init: str | None = None) -> None:
@@ -37,14 +39,15 @@ def start_run(config: Config, folder: Path, *, device: str, skip_broken: bool, i
     """
     if (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
-    images = load_images(config, skip_broken)  # before anything is written: bad data leaves no folder behind
+    resolve_device(device)  # this and the next before anything is written: bad input leaves no folder behind
     starting = load_model(init) if init else None
-    if starting and any(getattr(starting[0], part) != getattr(config, part) for part in ("autoencoder", "generator")):
-        raise UserError(f"the model '{init}' has other sizes than the recipe '{config.recipe}': train from its config.json")
+    if starting:
+        _require_same_networks(starting[0], config, f"the model '{init}'")
+    images = load_images(config, skip_broken)
     ensure_folder(folder)
-    save_yaml(config, folder / "config.yaml")
     if starting:
         save_model(folder / "init", *starting)
+    save_yaml(config, folder / "config.yaml")  # last: a folder that has it is a run that can be resumed
     _train(config, folder, images, device)
 
 
@@ -58,6 +61,7 @@ def resume_run(folder: Path, *, device: str, skip_broken: bool) -> None:
     if not (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' holds no run to resume (no config.yaml): check the path")
     config = load_yaml(folder / "config.yaml")
+    remove_leftovers(folder)
     _train(config, folder, load_images(config, skip_broken), device)
 
 
@@ -65,7 +69,7 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
     """The training and the held-out images of a config.
 
     Raises:
-        UserError: as `lddgan.data.prepare.prepare`; or no data is named.
+        UserError: as `lddgan.data.prepare.prepare`; no data is named; too few images to train on.
     """
     if not config.data:
         raise UserError(f"the recipe '{config.recipe}' needs images: give --data PATH")
@@ -78,7 +82,18 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
         if part.skipped:
             tqdm.write(f"left out {len(part.skipped)} broken images of the {split} split, the first is {part.skipped[0]}")
         sets.append(part)
+    least = least_images(config.autoencoder.latent_channels)
+    if len(sets[0]) < least:
+        raise UserError(f"'{config.data}' holds {len(sets[0])} training images, which is too few: give at least {least}")
     return sets[0], sets[1]
+
+
+def _require_same_networks(starting: Config, config: Config, origin: str) -> None:
+    ours, theirs = identity(config), identity(starting)
+    for name, value in theirs.items():
+        if name.split(".")[0] in ("autoencoder", "generator") or name == "images.channels":
+            if value != ours[name]:
+                raise UserError(f"{origin} has {name} {value}, not {ours[name]}: set --{name} '{value}'")
 
 
 def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str) -> None:
@@ -100,7 +115,15 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         reporting = _reporting(config, folder, space)
         train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
     except RunStopped as stop:
-        raise RunStopped(f"{stop}; go on with: lddgan train --resume {folder}", stop.exit_code) from stop
+        how = f"; go on with: lddgan train --resume {folder}" if stop.resumable else ""
+        raise RunStopped(f"{stop}{how}", stop.exit_code) from stop
+    except KeyboardInterrupt:
+        raise RunStopped(f"stopped; go on with: lddgan train --resume {folder}", 130) from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunStopped(
+            f"could not write to '{folder}' ({reason}): mend that and go on with: lddgan train --resume {folder}"
+        ) from error
     minutes = (time.monotonic() - started) / 60
     facts = {"hardware": describe(device), "seed": config.seed, "minutes_since_start_or_resume": round(minutes, 2),
              "training_images": len(train), "weights": weights_hash(generator)}  # fmt: skip

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lddgan.networks.layers import Conv2d
+from lddgan.networks.layers import Conv2d, num_groups
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """32 groups at the released widths, four channels a group below them."""
-    return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=1e-6)
+    """32 groups at the released widths, about four channels a group below them."""
+    return nn.GroupNorm(num_groups(channels), channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     if options.resume:
-        if options.target or rest or options.data or options.init or options.out:
+        if options.target or rest or options.data or options.init or options.out or options.dry_run:
             raise UserError(f"--resume {options.resume} takes the run as it is: give no recipe, data or field with it")
         resume_run(options.resume, device=options.device, skip_broken=options.skip_broken)
         return
@@ -65,11 +65,13 @@ def resolve(target: str, data: str | None, overrides: list[str]) -> Config:
         if not data:
             raise UserError("the recipe 'folder' needs images: give --data PATH")
         facts = describe(data)
-        channels = facts.channels or values.get("images.channels")
+        channels = values.get("images.channels", facts.channels)
         if channels is None:
             raise UserError(f"'{data}' mixes grey, RGB or RGBA images: choose with --images.channels 1, 3 or 4")
-        short_side = min(facts.widths[1], facts.heights[1])
-        config = recipes.folder(data, facts.count, channels, short_side, values.get("images.resolution"))
+        short_side, resolution = min(facts.widths[1], facts.heights[1]), values.get("images.resolution")
+        if channels not in (1, 3, 4) or not isinstance(resolution, int | None):
+            raise UserError(f"--images.channels {channels} must be 1, 3 or 4, --images.resolution {resolution} whole")
+        config = recipes.folder(data, facts.count, channels, short_side, resolution)
     else:
         config = recipes.recipe(target)
     if data:

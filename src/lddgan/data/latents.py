@@ -92,22 +92,17 @@ def _encode(
     autoencoder.eval()
     copies = 2 if flips else 1
     shape: tuple[int, ...] = ()
-    array = None
-    with atomic_write(file) as temporary:
+    with atomic_write(file) as temporary, open(temporary, "wb") as stream:
         bar = tqdm(total=copies * len(images), desc="encode", unit="image", dynamic_ncols=True)
         for copy in range(copies):
             for first in range(0, len(images), ENCODE_BATCH):
                 indices = torch.arange(first, min(first + ENCODE_BATCH, len(images)))
                 batch = images.batch(indices, torch.full((len(indices),), copy == 1))
                 latent = autoencoder.encoder(to_unit_range(batch).to(device)).float().cpu().numpy()
-                if array is None:
-                    shape = (copies, len(images), *latent.shape[1:])
-                    array = np.memmap(temporary, np.float32, "w+", shape=shape)
-                array[copy, first : first + len(indices)] = latent
+                shape = (copies, len(images), *latent.shape[1:])
+                stream.write(latent.tobytes())  # not through a memory map: there a full disk would kill the process
                 bar.update(len(indices))
         bar.close()
-        assert array is not None
-        array.flush()
     return shape
 
 

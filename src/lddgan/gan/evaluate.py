@@ -9,10 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lddgan.data.latents import Latents
-from lddgan.errors import UserError
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
 
 REFERENCE_IMAGES = 10_000
+
+
+def least_images(channels: int) -> int:
+    """How many training images a measure of latents of `channels` channels takes at least."""
+    return 4 * channels
 
 
 def pooled_features(x_0: Tensor, cells: int) -> Tensor:
@@ -26,18 +30,12 @@ class LatentFrechet:
     """FD[latent]: the Frechet distance of `pooled_features` to those of the training latents. Smaller is better.
 
     The grid is the finest of 4, 2 and 1 cells a side with four latent pixels in a cell and twice as many images as
-    features.
-
-    Raises:
-        UserError: too few images even for one cell.
+    features; `least_images` are needed for one cell.
     """
 
     def __init__(self, latents: Latents, normalise: Callable[[Tensor], Tensor]) -> None:
         _, count, channels, side, _ = latents.array.shape
-        fitting = [c for c in (4, 2, 1) if 2 * c <= side and 4 * channels * c**2 <= count]
-        if not fitting:
-            raise UserError(f"{count} training images are too few: give at least {4 * channels}")
-        self._cells = fitting[0]
+        self._cells = next((c for c in (4, 2) if 2 * c <= side and least_images(channels) * c**2 <= count), 1)
         indices = torch.arange(min(REFERENCE_IMAGES, count)).split(1000)
         self._reference = gaussian_statistics(
             torch.cat([pooled_features(normalise(latents.batch(part)), self._cells) for part in indices])

@@ -113,5 +113,5 @@ def generator_phase(
 
 
 def _inverse_softplus(loss: Tensor) -> Tensor:
-    """The logit l of a loss softplus(l): `log(exp(loss) - 1)`, without overflow."""
-    return loss.detach() + torch.log(-torch.expm1(-loss.detach()))
+    """The logit l of a loss softplus(l): `log(exp(loss) - 1)`, without overflow; -104 where the loss is 0."""
+    return loss.detach() + torch.log(-torch.expm1(-loss.detach())).clamp_min(-104)

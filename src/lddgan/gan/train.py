@@ -77,6 +77,7 @@ def train_gan(
     total = max(1, settings.epochs * len(latents) // settings.batch)
     start = checkpoint.load(device)
     if start >= total:
+        reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
         return
     frechet = LatentFrechet(latents, normalise)
     progress = Progress(folder, "stage2", start, total, settings.batch)

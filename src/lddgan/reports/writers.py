@@ -34,7 +34,15 @@ def open_writer(path: Path, total: int) -> Iterator[Write]:
     Raises:
         UserError: a suffix that names none of the four forms, or a place that cannot be written.
     """
-    if path.suffix == ".zip":
+    if path.is_dir() or path.suffix == "":
+        ensure_folder(path)
+
+        def write(name: str, image: np.ndarray) -> None:
+            with atomic_write(path / name) as temporary:
+                temporary.write_bytes(_png(image))
+
+        yield _numbered(write)
+    elif path.suffix == ".zip":
         with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             yield _numbered(lambda name, image: archive.writestr(name, _png(image)))
     elif path.suffix == ".npz":
@@ -48,14 +56,6 @@ def open_writer(path: Path, total: int) -> Iterator[Write]:
         ensure_folder(path.parent)
         yield batches.append
         save_grid(np.concatenate(batches), path)
-    elif path.suffix == "":
-        ensure_folder(path)
-
-        def write(name: str, image: np.ndarray) -> None:
-            with atomic_write(path / name) as temporary:
-                temporary.write_bytes(_png(image))
-
-        yield _numbered(write)
     else:
         raise UserError(f"cannot write images to '{path}': give a folder, or a name that ends in .zip, .npz or .png")
 

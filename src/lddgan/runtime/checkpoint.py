@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,8 +65,10 @@ class Checkpoint:
                 )
             for name, part in self._parts.items():
                 part.load_state_dict(state["parts"][name])
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"the checkpoint '{self.path}' cannot be read ({reason}): start a new run") from error
         return int(state["step"])
 
@@ -80,7 +81,7 @@ class Best:
 
     def improve(self, value: float, step: int) -> bool:
         """Whether `value` is the new best."""
-        if value >= self.value:
+        if not value < self.value:  # so that not-a-number is none
             return False
         self.value, self.step = value, step
         return True

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lddgan.errors import RunStopped
 from lddgan.reports.curves import plot_curves
-from lddgan.runtime.files import ensure_folder
+from lddgan.runtime.files import atomic_write, ensure_folder
 
 
 class Progress:
@@ -39,7 +39,8 @@ class Progress:
         self.folder, self.stage, self.batch = folder, stage, batch
         self._file = ensure_folder(folder / "curves") / f"{stage}.jsonl"
         rows = self._rows(self._file)
-        self._write([row for row in rows if row["step"] <= start])
+        with atomic_write(self._file) as temporary:
+            self._write([row for row in rows if row["step"] <= start], temporary)
         self._board = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=start)
         self._bar = tqdm(total=total, initial=start, desc=stage, unit="step", dynamic_ncols=True, mininterval=1.0)
         self._sums: dict[str, float] = {}
@@ -54,8 +55,9 @@ class Progress:
         lines = file.read_text().split("\n")[:-1]  # a kill may have cut the last line: it has no newline
         return [json.loads(line) for line in lines]
 
-    def _write(self, rows: list[dict[str, float]], mode: str = "w") -> None:
-        with open(self._file, mode) as file:
+    @staticmethod
+    def _write(rows: list[dict[str, float]], path: Path) -> None:
+        with open(path, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -74,7 +76,7 @@ class Progress:
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Write one row now."""
-        self._write([{"step": step, **values}], "a")
+        self._write([{"step": step, **values}], self._file)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -113,9 +115,11 @@ def require_finite(step: int, values: dict[str, float], checkpoint: Path) -> Non
     """
     if not all(math.isfinite(value) for value in values.values()):
         bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+        holds = f"'{checkpoint}' holds the last good state" if checkpoint.exists() else "nothing was saved before it"
         raise RunStopped(
-            f"step {step}: {bad} is not finite, so the run stopped before the weights took it; '{checkpoint}' holds "
-            "the last good state: lower the learning rates, raise r1_gamma, or set --precision float32"
+            f"step {step}: {bad} is not finite, so the run stopped before the weights took it; {holds}: start a new "
+            "run with lower learning rates, a higher r1_gamma, or --precision float32",
+            resumable=False,
         )
 
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+from tiny import tiny_config
+
+from lddgan.config import dump_yaml, field_names, from_dict, identity, load_yaml, save_yaml, to_dict, validated
+from lddgan.errors import UserError
+from lddgan.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_yaml_round_trip(name, tmp_path):
+    config = RECIPES[name]()
+    save_yaml(config, tmp_path / "config.yaml")
+    assert load_yaml(tmp_path / "config.yaml") == config
+    assert from_dict(yaml.safe_load(dump_yaml(config)), "x") == config
+
+
+def test_round_trip_keeps_small_numbers_and_tuples(tmp_path):
+    config = tiny_config("a folder/with: odd, 'name'")
+    config = dataclasses.replace(config, stage1=dataclasses.replace(config.stage1, learning_rate=4.5e-6 * 7))
+    save_yaml(config, tmp_path / "deep" / "config.yaml")
+    again = load_yaml(tmp_path / "deep" / "config.yaml")
+    assert again == config
+    assert again.stage1.learning_rate == 4.5e-6 * 7
+    assert again.generator.multipliers == (1, 2) and isinstance(again.generator.multipliers, tuple)
+
+
+def changed(name: str, value: object) -> dict:
+    tree = to_dict(tiny_config())
+    branch, (*groups, leaf) = tree, name.split(".")
+    for group in groups:
+        branch = branch[group]
+    branch[leaf] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("stage1.epoch", 3, "there is no field 'stage1.epoch', did you mean 'stage1.epochs'?"),
+        ("stage2.learning_rate_generater", 3, "did you mean 'stage2.learning_rate_generator'?"),
+        ("xyzzy", 3, "there is no field 'xyzzy'"),
+        ("stage1.batch", -4, "stage1.batch = -4 is not allowed"),
+        ("stage2.batch", 0, "stage2.batch = 0"),
+        ("stage2.batch", "many", "stage2.batch = 'many'"),
+        ("stage2.batch", 1.5, "stage2.batch = 1.5"),
+        ("stage1.learning_rate", 0, "stage1.learning_rate = 0"),
+        ("stage1.learning_rate", float("inf"), "stage1.learning_rate = inf"),
+        ("stage2.r1_gamma", float("nan"), "stage2.r1_gamma = nan"),
+        ("stage2.ema_decay", 1.0, "stage2.ema_decay = 1.0"),
+        ("stage2.objective", "magic", "stage2.objective = 'magic'"),
+        ("images.channels", 2, "images.channels = 2"),
+        ("images.resolution", 4, "images.resolution = 4"),
+        ("images.flips", "perhaps", "images.flips = 'perhaps'"),
+        ("autoencoder.multipliers", [], "autoencoder.multipliers = "),
+        ("autoencoder.width", 3, "autoencoder.width = 3"),
+        ("generator", 5, "generator = 5"),
+        ("generator.width", 7, "generator.width = 7"),
+        ("discriminator.time_dim", 9, "discriminator.time_dim = 9"),
+        ("discriminator.num_layers", 2, "discriminator.num_layers = 2"),
+        ("precision", "float16", "precision = 'float16'"),
+        ("seed", -1, "seed = -1"),
+        ("images.resolution", 9, "images.resolution 9 must be a multiple of the autoencoder's factor 2"),
+        ("images.resolution", 10, "latent of side 5 .* cannot be halved 1 times, as generator.multipliers asks"),
+        ("images.resolution", 12, "latent of side 6 .* cannot be halved 2 times, as discriminator.num_layers asks"),
+        ("diffusion.beta_min", 30, "0 < beta_min < beta_max, got 30.0, 20.0"),
+        ("diffusion.beta_max", 1e6, "beta_max = 1000000.0 leaves no signal"),
+    ],
+)
+def test_bad_values(name, value, says):
+    with pytest.raises(UserError, match=says) as caught:
+        from_dict(changed(name, value), "'x.yaml'")
+    assert str(caught.value).startswith("'x.yaml': ") and "\n" not in str(caught.value)
+
+
+def test_missing_field_and_no_mapping():
+    tree = to_dict(tiny_config())
+    del tree["stage1"]["batch"]
+    with pytest.raises(UserError, match="the field 'stage1.batch' is missing"):
+        from_dict(tree, "x")
+    with pytest.raises(UserError, match="x: "):
+        from_dict([1, 2], "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [1, 2", "cannot be read as YAML"), ("just words", "is not a config"), ("", "is not a config")],
+)
+def test_files_that_are_no_config(tmp_path, text, says):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=says) as caught:
+        load_yaml(tmp_path / "x.yaml")
+    assert "x.yaml" in str(caught.value)
+
+
+def test_binary_missing_and_folder(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    for name in ("x.yaml", "missing.yaml", "."):
+        with pytest.raises(UserError):
+            load_yaml(tmp_path / name)
+
+
+def test_config_is_frozen_and_validated_checks_dataclasses_too():
+    config = tiny_config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3  # type: ignore[misc]
+    assert validated(config, "x") == config
+    with pytest.raises(UserError, match="seed = -3"):
+        validated(dataclasses.replace(config, seed=-3), "x")
+
+
+def test_latent_shape_and_factor():
+    config = RECIPES["lsun-church256"]()
+    assert config.autoencoder.factor == 8 and config.latent_shape == (3, 32, 32)
+    assert tiny_config().latent_shape == (2, 4, 4)
+
+
+def test_identity_names_all_fields_but_the_checkpoint_interval():
+    config = tiny_config()
+    assert set(identity(config)) == set(field_names()) - {"checkpoint_seconds"}
+    assert identity(dataclasses.replace(config, checkpoint_seconds=7.0)) == identity(config)
+    other = identity(dataclasses.replace(config, seed=1))
+    assert {name for name in other if other[name] != identity(config)[name]} == {"seed"}

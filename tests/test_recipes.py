@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from lddgan.config import validated
+from lddgan.errors import UserError
+from lddgan.estimate import model_cost
+from lddgan.recipes import RECIPES, folder, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid(name):
+    config = recipe(name)
+    assert config.recipe == name
+    assert validated(config, name) == config
+
+
+# The paper's Tables 1, 8, 9 and 10.
+PAPER = {
+    #                 factor, latent,     multipliers,  attention, layers, lr G,   lr D,  EMA, batch, lazy, epochs, T
+    "cifar10": (2, (4, 16, 16), (1, 2, 2), (), 3, 1.6e-4, 1.25e-4, 0.9999, 256, 15, 1700, 4),
+    "celebahq256": (4, (4, 64, 64), (1, 2, 2, 2), (16,), 4, 2e-4, 1e-4, 0.999, 128, 10, 400, 2),
+    "lsun-church256": (8, (3, 32, 32), (1, 2, 2, 2), (16,), 4, 2e-4, 1e-4, 0.999, 128, 10, 400, 4),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_numbers_of_the_paper(name):
+    config = recipe(name)
+    generator, discriminator, stage2 = config.generator, config.discriminator, config.stage2
+    assert (
+        config.autoencoder.factor, config.latent_shape, generator.multipliers, generator.attention_resolutions,
+        discriminator.num_layers, stage2.learning_rate_generator, stage2.learning_rate_discriminator, stage2.ema_decay,
+        stage2.batch, stage2.r1_every, stage2.epochs, config.diffusion.num_steps,
+    ) == PAPER[name]  # fmt: skip
+    assert (generator.width, generator.num_blocks, generator.latent_dim) == (128, 2, 25)
+    assert (generator.mapping_width, generator.mapping_depth) == (256, 4)
+    assert (discriminator.kind, discriminator.width) == ("small", 64)  # the first convolution has 2 * 64 = 128
+    assert (stage2.objective, stage2.delta, config.images.flips, config.images.channels) == ("weighted", 6.0, True, 3)
+
+
+def test_cost_of_cifar10():
+    """The published figures (Params and FLOPs of generator and decoder)."""
+    cost = model_cost(recipe("cifar10"))
+    assert cost["generator_params"] == pytest.approx(33.33e6, rel=0.01)
+    assert cost["generator_macs_per_step"] == pytest.approx(1.665e9, rel=0.01)
+    assert cost["decoder_params"] == pytest.approx(8.63e6, rel=0.01)
+    assert cost["decoder_macs"] == pytest.approx(3.61e9, rel=0.01)
+    assert cost["sample_macs"] == 4 * cost["generator_macs_per_step"] + cost["decoder_macs"]
+
+
+@pytest.mark.parametrize(
+    ("side", "resolution", "factor"),
+    [(1, 16, 2), (8, 16, 2), (20, 16, 2), (32, 32, 2), (64, 64, 4), (200, 128, 4), (256, 256, 8), (5000, 256, 8)],
+)
+def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, factor):
+    config = folder("somewhere", 5000, 3, side)
+    assert (config.images.resolution, config.autoencoder.factor) == (resolution, factor)
+    assert config.latent_shape == (4, resolution // factor, resolution // factor)
+    assert validated(config, "folder") == config and config.data == "somewhere"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_folder_follows_the_channels(channels):
+    config = folder("x", 100, channels, 64)
+    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, channels + 1)
+
+
+@pytest.mark.parametrize("count", [10, 1000, 2_000_000])
+def test_folder_sees_about_as_many_images_whatever_the_count(count):
+    config = folder("x", count, 3, 64)
+    assert config.stage1.epochs == max(1, 400_000 // count) and config.stage2.epochs == max(1, 1_200_000 // count)
+    assert validated(config, "folder") == config
+
+
+def test_folder_takes_another_resolution_where_it_can_be_halved():
+    assert folder("x", 100, 3, 500, 24).latent_shape == (4, 12, 12)
+    assert folder("x", 100, 3, 500, 96).latent_shape == (4, 24, 24)
+    for resolution in (-8, 0, 4, 20, 33, 72, 136):
+        with pytest.raises(UserError, match=f"images.resolution {resolution} is not"):
+            folder("x", 100, 3, 500, resolution)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("cifar", "'cifar10'"), ("dmo", "'demo'"), ("folders", "'folder'"), ("qqq", "choose one of demo")]
+)
+def test_unknown_recipe(name, says):
+    with pytest.raises(UserError, match=f"there is no recipe '{name}'.*{says}"):
+        recipe(name)
