@@ -1,16 +1,19 @@
+# isort: off
 import lddgan  # noqa: F401  (first: it tells OpenMP's threads not to spin)
 import pytest
 import torch
+
+# isort: on
 
 torch.set_num_threads(1)  # tiny networks gain nothing from a second thread, and on a busy machine lose much
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """A folder of forty 8x8 grey images."""
-    from tiny import make_images
+    """A folder of 39 grey 8x8 images to train on and 4 held out."""
+    from tiny import make_sets
 
-    return make_images(tmp_path_factory.mktemp("data") / "images")
+    return make_sets(tmp_path_factory.mktemp("data") / "images")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,8 @@ def test_folder_takes_another_resolution_where_it_can_be_halved():
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("cifar", "'cifar10'"), ("dmo", "'demo'"), ("folders", "'folder'"), ("qqq", "choose one of demo")]
+    ("name", "says"),
+    [("cifar", "'cifar10'"), ("dmo", "'demo'"), ("folders", "'folder'"), ("qqq", "choose one of demo")],
 )
 def test_unknown_recipe(name, says):
     with pytest.raises(UserError, match=f"there is no recipe '{name}'.*{says}"):

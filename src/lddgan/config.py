@@ -10,6 +10,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -174,7 +175,8 @@ class Config:
                     f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
                     f"{halvings} times, as {asks}: give {mend} or another resolution"
                 )
-        Schedule(**dataclasses.asdict(self.diffusion))  # ValueError where the betas leave no signal
+        with torch.device("cpu"):  # whatever default the caller has set
+            Schedule(**dataclasses.asdict(self.diffusion))  # ValueError where the betas leave no signal
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import resource
 import statistics
@@ -31,7 +32,8 @@ def model_cost(config: Config) -> dict[str, float]:
     channels, side, _ = config.latent_shape
     with torch.device("meta"):
         space, generator = build_space(config), build_generator(config)
-        x, t, z = torch.empty(1, channels, side, side), torch.zeros(1).long(), torch.empty(1, config.generator.latent_dim)
+        x, t = torch.empty(1, channels, side, side), torch.zeros(1).long()
+        z = torch.empty(1, config.generator.latent_dim)
         decoder = space.autoencoder.decoder
         generator_macs, decoder_macs = count_macs(generator, x, t, z), count_macs(decoder, x)
         image = torch.empty(1, config.images.channels, config.images.resolution, config.images.resolution)
@@ -56,11 +58,10 @@ def estimate(config: Config, device_name: str) -> str:
     stage1, share1 = _time_stage1(config, cost, device)
     stage2, share2 = _time_stage2(config, cost, device)
     lines.append(f"{'peak memory of a step':<26} {_peak_memory(device) / 2**30:>12,.2f} GiB (measured)")
-    try:
-        count = len(open_source(config.data, "train")) if config.data and config.data not in ("cifar10", "stl10") else None
-    except UserError:
-        count = None
-    count = count or {"cifar10": 50_000, "stl10": 5_000}.get(config.data)
+    count = {"cifar10": 50_000, "stl10": 5_000}.get(config.data)
+    if config.data and not count:
+        with contextlib.suppress(UserError):
+            count = len(open_source(config.data, "train"))
     for name, settings, seconds, share in (
         ("stage 1", config.stage1, stage1, share1), ("stage 2", config.stage2, stage2, share2)
     ):  # fmt: skip
@@ -77,10 +78,11 @@ def estimate(config: Config, device_name: str) -> str:
 def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
     """Seconds a step (adversarial part on), and the images it was measured on."""
     batch = _probe_batch(config.stage1.batch, cost["encoder_macs"] + cost["decoder_macs"])
-    autoencoder = build_space(config).autoencoder.to(device, memory_format=torch.channels_last)
-    discriminator = PatchDiscriminator(config.images.channels, config.stage1.discriminator_width, config.images.resolution).to(device)
+    autoencoder = build_space(config).autoencoder.to(device).to(memory_format=torch.channels_last)
+    channels, side = config.images.channels, config.images.resolution
+    discriminator = PatchDiscriminator(channels, config.stage1.discriminator_width, side).to(device)
     optimizer = torch.optim.Adam([*autoencoder.parameters(), *discriminator.parameters()], 1e-6)
-    images = torch.rand(batch, config.images.channels, config.images.resolution, config.images.resolution, device=device)
+    images = torch.rand(batch, channels, side, side, device=device)
 
     def step() -> None:
         with autocast(device, config.precision):
@@ -100,18 +102,25 @@ def _time_stage2(config: Config, cost: dict[str, float], device: torch.device) -
     """Seconds a step (without the penalty, which is rare), and the images it was measured on."""
     batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
     shape, latent_dim = config.latent_shape, config.generator.latent_dim
-    generator = build_generator(config).to(device, memory_format=torch.channels_last)
+    generator = build_generator(config).to(device).to(memory_format=torch.channels_last)
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
-    discriminator.to(device, memory_format=torch.channels_last)
+    discriminator.to(device).to(memory_format=torch.channels_last)
     optimizer_g, optimizer_d = (torch.optim.Adam(net.parameters(), 1e-6) for net in (generator, discriminator))
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     x_0, random = torch.randn(batch, *shape, device=device), torch.Generator().manual_seed(0)
 
+    def precision() -> contextlib.AbstractContextManager:
+        return autocast(device, config.precision)
+
+    def guard(values: dict[str, float]) -> None:
+        pass
+
     def step() -> None:
         pair = draw_pair(schedule, x_0, latent_dim, random)
-        common = dict(precision=lambda: autocast(device, config.precision), guard=lambda values: None)
-        discriminator_phase(generator, discriminator, optimizer_d, schedule, pair, r1_gamma=0.0, **common)
-        generator_phase(generator, discriminator, optimizer_g, schedule, pair, reconstruction_weight=1.0, **common)
+        discriminator_phase(generator, discriminator, optimizer_d, schedule, pair, precision, r1_gamma=0.0, guard=guard)
+        generator_phase(
+            generator, discriminator, optimizer_g, schedule, pair, precision, reconstruction_weight=1.0, guard=guard
+        )
 
     return _seconds(step, device) * config.stage2.batch / batch, batch
 

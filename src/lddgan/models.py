@@ -56,7 +56,8 @@ def save_model(
     folder = ensure_folder(folder)
     for name, module in (("autoencoder", space), ("generator", generator)):
         with atomic_write(folder / f"{name}.safetensors") as temporary:
-            save_file({key: value.cpu().to(dtype).contiguous() for key, value in module.state_dict().items()}, temporary)
+            state = module.state_dict()
+            save_file({key: value.cpu().to(dtype).contiguous() for key, value in state.items()}, temporary)
     with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
@@ -76,7 +77,7 @@ def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
     try:
         config = from_dict(json.loads(file.read_text()), f"'{file}'")
     except FileNotFoundError:
-        raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run or export wrote") from None
+        raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run wrote") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
     space, generator = build_space(config), build_generator(config)
@@ -100,4 +101,4 @@ def load_weights(module: nn.Module, file: Path) -> None:
         raise UserError(f"the model file '{file}' is damaged ({error}): copy the model folder again") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split()[:24])
-        raise UserError(f"the model file '{file}' does not fit its config.json ({reason} ...): use both of one run") from None
+        raise UserError(f"the model file '{file}' does not fit its config.json ({reason} ...): use one run's") from None

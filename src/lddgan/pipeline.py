@@ -31,8 +31,8 @@ class Pipeline:
 
     def __init__(self, config: Config, space: LatentSpace, generator: NCSNpp, device: str = "auto") -> None:
         self.config, self.device = config, resolve_device(device)
-        self.space = space.to(self.device, memory_format=torch.channels_last).eval()
-        self.generator = generator.to(self.device, memory_format=torch.channels_last).eval()
+        self.space = space.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.generator = generator.to(self.device).to(memory_format=torch.channels_last).eval()
         diffusion = config.diffusion
         self.schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max).to(self.device)
 

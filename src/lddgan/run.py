@@ -1,8 +1,8 @@
 """A run: a folder in which both stages train, may be stopped at any moment, and go on.
 
-    config.yaml  checkpoints/  curves/  curves.png  tensorboard/
-    reconstructions.png  autoencoder.safetensors  cache/  samples/  samples.png
-    model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
+config.yaml  checkpoints/  curves/  curves.png  tensorboard/
+reconstructions.png  autoencoder.safetensors  cache/  samples/  samples.png
+model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lddgan.models import build_generator, build_space, load_model, load_weights
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
+from lddgan.spaces.latent import LatentSpace
 
 
 def start_run(config: Config, folder: Path, *, device: str, skip_broken: bool, init: str | None = None) -> None:
@@ -80,11 +81,11 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
             skip_broken=skip_broken,
         )  # fmt: skip
         if part.skipped:
-            tqdm.write(f"left out {len(part.skipped)} broken images of the {split} split, the first is {part.skipped[0]}")
+            tqdm.write(f"left out {len(part.skipped)} broken images of the {split} split, first {part.skipped[0]}")
         sets.append(part)
     least = least_images(config.autoencoder.latent_channels)
     if len(sets[0]) < least:
-        raise UserError(f"'{config.data}' holds {len(sets[0])} training images, which is too few: give at least {least}")
+        raise UserError(f"'{config.data}' holds {len(sets[0])} training images, too few: give at least {least}")
     return sets[0], sets[1]
 
 
@@ -131,7 +132,7 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _reporting(config: Config, folder: Path, space: nn.Module) -> Reporting:
+def _reporting(config: Config, folder: Path, space: LatentSpace) -> Reporting:
     def show(x_0: Tensor, step: int) -> None:
         with torch.inference_mode():
             images = to_uint8(torch.cat([space.decode(part) for part in x_0.split(64)])).cpu().numpy()

@@ -35,9 +35,7 @@ def test_tanh_bounds_the_decoder_and_dropout_is_silent_in_evaluation():
 
 def test_attention_stands_where_it_is_asked_for():
     plain, attentive = (
-        Autoencoder(
-            channels=1, latent_channels=2, width=8, multipliers=(1, 2), num_blocks=2, attention_levels=levels
-        )
+        Autoencoder(channels=1, latent_channels=2, width=8, multipliers=(1, 2), num_blocks=2, attention_levels=levels)
         for levels in ((), (1,))
     )
     # 16 channels: norm 32, four 1x1 convolutions 4 * (256 + 16); two blocks in the encoder, three in the decoder

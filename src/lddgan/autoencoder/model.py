@@ -93,8 +93,8 @@ class Encoder(nn.Module):
     """Images `[B, C, R, R]` to the latent `[B, Z, r, r]`; arguments as of `Autoencoder`."""
 
     def __init__(
-        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int, attention_levels: Sequence[int],
-        dropout: float,
+        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
+        attention_levels: Sequence[int], dropout: float,
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
@@ -120,8 +120,8 @@ class Decoder(nn.Module):
     """The latent `[B, Z, r, r]` to images `[B, C, R, R]`; one more block a level than the encoder."""
 
     def __init__(
-        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int, attention_levels: Sequence[int],
-        dropout: float, tanh: bool,
+        self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
+        attention_levels: Sequence[int], dropout: float, tanh: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
@@ -178,7 +178,7 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(channels, latent_channels, widths, num_blocks, attention_levels, dropout, tanh)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight at which stage 1 compares gradient norms (its adaptive weight)."""
         return self.decoder.conv_out.weight
 

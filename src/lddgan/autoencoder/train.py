@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def train_autoencoder(
     settings = config.stage1
     torch.manual_seed(mix(config.seed, "stage1", "discriminator"))
     discriminator = PatchDiscriminator(config.images.channels, settings.discriminator_width, config.images.resolution)
-    autoencoder.to(device, memory_format=torch.channels_last).train()
-    discriminator.to(device, memory_format=torch.channels_last).train()
+    autoencoder.to(device).to(memory_format=torch.channels_last).train()
+    discriminator.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(autoencoder.parameters(), settings.learning_rate, (0.5, 0.9))
     optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate, (0.5, 0.9))
     checkpoint = Checkpoint(
@@ -63,7 +64,7 @@ def train_autoencoder(
     progress = Progress(folder, "stage1", start, total, settings.batch)
     save_timer = Timer(config.checkpoint_seconds)
 
-    with interruptible() as interruption:
+    with contextlib.closing(progress), interruptible() as interruption:
         for step in range(start, total):
             generator = step_generator(config.seed, "stage1", step)
             if settings.cosine_decay:
@@ -116,7 +117,6 @@ def train_autoencoder(
                 checkpoint.save(done)
             if interruption.signal and done < total:
                 raise RunStopped(f"stopped after step {done} of stage 1", 128 + interruption.signal)
-    progress.close()
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def write_summary(folder: Path, minutes: float, device: str) -> None:
-    """`samples.png` of the finished model and `metrics.json`: precision and recall on the pixels, with how they came."""
+    """`samples.png` of the finished model and `metrics.json`: precision and recall on the pixels."""
     pipe = Pipeline.from_pretrained(folder / "model", device)
     samples = pipe(1000, seed=0)
     save_grid(samples[:100], folder / "samples.png", columns=10)

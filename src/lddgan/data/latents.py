@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lddgan.autoencoder.model import Autoencoder
 from lddgan.data.prepare import ImageSet
 from lddgan.runtime.files import atomic_write
 from lddgan.spaces.latent import LatentSpace
@@ -87,7 +88,7 @@ def cached_latents(folder: Path, space: LatentSpace, images: ImageSet, flips: bo
 
 
 def _encode(
-    file: Path, autoencoder: torch.nn.Module, images: ImageSet, flips: bool, device: torch.device
+    file: Path, autoencoder: Autoencoder, images: ImageSet, flips: bool, device: torch.device
 ) -> tuple[int, ...]:
     autoencoder.eval()
     copies = 2 if flips else 1

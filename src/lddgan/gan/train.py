@@ -62,8 +62,8 @@ def train_gan(
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
-    generator.to(device, memory_format=torch.channels_last).train()
-    discriminator.to(device, memory_format=torch.channels_last).train()
+    generator.to(device).to(memory_format=torch.channels_last).train()
+    discriminator.to(device).to(memory_format=torch.channels_last).train()
     optimizer_g = torch.optim.Adam(generator.parameters(), settings.learning_rate_generator, (0.5, 0.9))
     optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9))
     ema, best = Ema(generator, settings.ema_decay), Best()
@@ -96,10 +96,11 @@ def train_gan(
         for indices in torch.arange(count).split(100):
             x_T, draws = image_draws(seed, indices.tolist(), shape, latent_dim, schedule.num_steps)
             with precision():
-                parts.append(sample(ema.model, schedule, x_T.to(device), [(z.to(device), e.to(device)) for z, e in draws]))
+                moved = [(z.to(device), noise.to(device)) for z, noise in draws]
+                parts.append(sample(ema.model, schedule, x_T.to(device), moved))
         return torch.cat(parts)
 
-    with interruptible() as interruption:
+    with contextlib.closing(progress), interruptible() as interruption:
         for step in range(start, total):
             random = step_generator(config.seed, "stage2", step)
             epoch = order.epoch(step)
@@ -117,12 +118,12 @@ def train_gan(
             x_0 = normalise(latents.batch(order.indices(step), random))
 
             values = discriminator_phase(
-                generator, discriminator, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random), precision,
-                r1_gamma=settings.r1_gamma if step % settings.r1_every == 0 else 0.0, guard=guard(step),
+                generator, discriminator, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random),
+                precision, r1_gamma=settings.r1_gamma if step % settings.r1_every == 0 else 0.0, guard=guard(step),
             )  # fmt: skip
             values |= generator_phase(
-                generator, discriminator, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random), precision,
-                reconstruction_weight=weight, guard=guard(step),
+                generator, discriminator, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random),
+                precision, reconstruction_weight=weight, guard=guard(step),
             )  # fmt: skip
             ema.update(generator)
 
@@ -134,7 +135,8 @@ def train_gan(
                 if best.improve(score, done):
                     reporting.keep(ema.model, "best")
                 progress.record(done, {"evaluation/frechet_latent": score})
-                progress.say(f"stage 2, step {done}: FD[latent] {score:.3f} (best {best.value:.3f} at step {best.step})")
+                standing = f"best {best.value:.3f} at step {best.step}"
+                progress.say(f"stage 2, step {done}: FD[latent] {score:.3f} ({standing})")
                 progress.draw()
                 progress.restart_clock(done)
             if save_timer.due() or done == total or interruption.signal:
@@ -142,5 +144,3 @@ def train_gan(
             if interruption.signal and done < total:
                 raise RunStopped(f"stopped after step {done} of stage 2", 128 + interruption.signal)
     reporting.keep(ema.model, "model")
-    progress.close()
-

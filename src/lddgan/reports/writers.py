@@ -51,7 +51,7 @@ def open_writer(path: Path, total: int) -> Iterator[Write]:
                 yield _array_writer(member.write, total)
     elif path.suffix == ".png":
         if total > GRID_LIMIT:
-            raise UserError(f"a grid of {total} images is too large to look at: draw at most {GRID_LIMIT}, or use a .zip")
+            raise UserError(f"a grid of {total} images is too large: draw at most {GRID_LIMIT}, or use a .zip")
         batches: list[np.ndarray] = []
         ensure_folder(path.parent)
         yield batches.append

@@ -14,7 +14,7 @@ from lddgan.runtime.files import atomic_write
 class Stateful(Protocol):
     def state_dict(self) -> Any: ...
 
-    def load_state_dict(self, state: Any) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 class Checkpoint:
@@ -34,7 +34,8 @@ class Checkpoint:
         Raises:
             RunStopped: it could not be written (disk full); the older checkpoint is intact.
         """
-        state = {"step": step, "identity": self.identity, "parts": {name: part.state_dict() for name, part in self._parts.items()}}
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        state = {"step": step, "identity": self.identity, "parts": parts}
         try:
             with atomic_write(self.path) as temporary:
                 torch.save(state, temporary)

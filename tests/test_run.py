@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import STEPS, assert_same_bits, lively_model, make_images, make_sets, tiny_config, visible
+
+import lddgan.run
+from lddgan import Pipeline
+from lddgan.config import load_yaml
+from lddgan.errors import RunStopped, UserError
+from lddgan.models import save_model
+from lddgan.run import resume_run, start_run
+
+HERE = dict(device="cpu", skip_broken=False)
+
+
+@pytest.fixture
+def copied_run(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+def test_what_a_run_leaves(finished_run, tiny_data):
+    names = visible(finished_run)
+    for name in (
+        "config.yaml", "run.json", "curves.png", "samples.png", "reconstructions.png", "autoencoder.safetensors",
+        "checkpoints/stage1.pt", "checkpoints/stage2.pt", "curves/stage1.jsonl", "curves/stage2.jsonl",
+        "samples/0000020.png", "samples/0000039.png", "cache/latents.f32", "model/config.json", "best/config.json",
+    ):  # fmt: skip
+        assert name in names
+    assert not any(part.startswith(".") for name in names for part in name.split("/"))
+    assert load_yaml(finished_run / "config.yaml") == tiny_config(tiny_data)
+    facts = json.loads((finished_run / "run.json").read_text())
+    assert (facts["seed"], facts["training_images"]) == (0, 39) and "threads" in facts["hardware"]
+    assert Image.open(finished_run / "reconstructions.png").size == (8 * 50 + 2, 52)  # 4 images, each beside its own
+    assert Image.open(finished_run / "samples.png").size == (8 * 50 + 2, 8 * 50 + 2)  # 64 images
+
+
+def test_the_model_is_the_averaged_generator_with_the_measured_statistics(finished_run):
+    state = torch.load(finished_run / "checkpoints" / "stage2.pt", weights_only=True)
+    assert state["step"] == STEPS
+    averaged = {
+        name.removeprefix("module."): value for name, value in state["parts"]["ema"].items() if name != "n_averaged"
+    }
+    assert_same_bits(load_file(finished_run / "model" / "generator.safetensors"), averaged)
+    space = load_file(finished_run / "model" / "autoencoder.safetensors")
+    latents = np.fromfile(finished_run / "cache" / "latents.f32", np.float32).reshape(2, 39, 2, 4, 4)
+    torch.testing.assert_close(space["mean"], torch.from_numpy(latents.mean((0, 1, 3, 4))), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(space["std"], torch.from_numpy(latents.std((0, 1, 3, 4))), atol=1e-5, rtol=1e-5)
+    assert Pipeline.from_pretrained(finished_run, device="cpu")(3).shape == (3, 8, 8, 1)
+
+
+def test_a_finished_run_resumed_changes_nothing_and_restores_a_model_that_a_kill_prevented(copied_run, finished_run):
+    shutil.rmtree(copied_run / "model")  # killed between the last checkpoint and the model
+    (copied_run / "checkpoints" / ".stage2.0123abcd.pt").write_bytes(b"half")  # and one kill in the middle of a save
+    resume_run(copied_run, **HERE)
+    for name in ("model/generator.safetensors", "model/autoencoder.safetensors", "model/config.json",
+                 "checkpoints/stage1.pt", "checkpoints/stage2.pt", "cache/latents.f32"):  # fmt: skip
+        assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes(), name
+    assert not (copied_run / "checkpoints" / ".stage2.0123abcd.pt").exists()
+
+
+def test_a_folder_with_a_run_is_not_started_in(copied_run, tiny_data):
+    before = visible(copied_run)
+    with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
+        start_run(tiny_config(tiny_data), copied_run, **HERE)
+    assert visible(copied_run) == before
+
+
+def test_a_resume_with_a_changed_config_names_the_field(copied_run):
+    text = (copied_run / "config.yaml").read_text()
+    (copied_run / "config.yaml").write_text(text.replace("ema_decay: 0.9", "ema_decay: 0.5"))
+    before = (copied_run / "checkpoints" / "stage2.pt").read_bytes()
+    with pytest.raises(UserError, match=r"stage2\.ema_decay was 0\.9 and is now 0\.5"):
+        resume_run(copied_run, **HERE)
+    assert (copied_run / "checkpoints" / "stage2.pt").read_bytes() == before
+
+
+def test_a_resume_with_changed_images_is_noticed(copied_run, tiny_data, tmp_path):
+    shutil.copytree(tiny_data, tmp_path / "images")
+    for name in ("1.png", "2.png"):
+        (tmp_path / "images" / "train" / name).unlink()
+    text = (copied_run / "config.yaml").read_text()
+    (copied_run / "config.yaml").write_text(text.replace(str(tiny_data), str(tmp_path / "images")))
+    with pytest.raises(UserError, match="cannot resume"):
+        resume_run(copied_run, **HERE)
+
+
+def test_a_damaged_checkpoint_is_named(copied_run):
+    file = copied_run / "checkpoints" / "stage2.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"stage2\.pt' cannot be read"):
+        resume_run(copied_run, **HERE)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_nothing_to_resume(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"{name}' holds no run to resume"):
+        resume_run(tmp_path / name, **HERE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_too_few_images_stop_before_anything_is_written(tmp_path, cache, count):
+    data = make_images(tmp_path / "few", count)
+    with pytest.raises(UserError, match="few'"):  # two latent channels take eight training images
+        start_run(tiny_config(data), tmp_path / "run", **HERE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there_stops_before_anything_is_written(tmp_path, tiny_data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="'cuda' is not available"):
+        start_run(tiny_config(tiny_data), tmp_path / "run", device="cuda", skip_broken=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_set(tmp_path, cache):
+    config = tiny_config(make_sets(tmp_path / "few", 9))
+    stages = {
+        name: dataclasses.replace(getattr(config, name), epochs=5, batch=16, report_every=100)
+        for name in ("stage1", "stage2")
+    }
+    start_run(dataclasses.replace(config, **stages), tmp_path / "run", **HERE)
+    assert torch.load(tmp_path / "run" / "checkpoints" / "stage2.pt", weights_only=True)["step"] == 5 * 9 // 16
+
+
+def test_init_starts_from_the_weights_given(tmp_path, tiny_data, cache, monkeypatch):
+    config = tiny_config(tiny_data, seed=3)
+    space, generator = lively_model(config)
+    save_model(tmp_path / "model", config, space, generator)
+    seen = {}
+
+    def note_autoencoder(config, autoencoder, *rest):
+        seen["autoencoder"] = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+
+    def note_generator(config, generator, *rest):
+        seen["generator"] = {name: value.clone() for name, value in generator.state_dict().items()}
+
+    monkeypatch.setattr(lddgan.run, "train_autoencoder", note_autoencoder)
+    monkeypatch.setattr(lddgan.run, "train_gan", note_generator)
+    start_run(tiny_config(tiny_data), tmp_path / "run", init=str(tmp_path / "model"), **HERE)
+    for _ in range(2):  # and where a kill came before the first checkpoint, the resume starts from them too
+        assert_same_bits(seen["autoencoder"], space.autoencoder.state_dict())
+        assert_same_bits(seen["generator"], generator.state_dict())
+        seen.clear()
+        resume_run(tmp_path / "run", **HERE)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        ("generator", {"width": 16}, "generator.width 8, not 16: set --generator.width '8'"),
+        ("autoencoder", {"latent_channels": 3}, "autoencoder.latent_channels 2, not 3"),
+        ("images", {"channels": 3}, "images.channels 1, not 3"),
+    ],
+)
+def test_init_of_other_sizes(tmp_path, tiny_data, part, change, says):
+    config = tiny_config(tiny_data)
+    save_model(tmp_path / "model", config, *lively_model(config))
+    other = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **change)})
+    with pytest.raises(UserError, match=says):
+        start_run(other, tmp_path / "run", init=str(tmp_path / "model"), **HERE)
+    with pytest.raises(UserError, match="there is no model"):
+        start_run(config, tmp_path / "run", init=str(tmp_path / "missing"), **HERE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_stops_and_its_checkpoint_still_loads(tmp_path, tiny_data, cache):
+    config = tiny_config(tiny_data)
+    config = dataclasses.replace(
+        config,
+        stage1=dataclasses.replace(config.stage1, epochs=1),
+        stage2=dataclasses.replace(config.stage2, learning_rate_generator=1e30, cosine_decay=False),
+    )
+    with pytest.raises(RunStopped, match="is not finite, so the run stopped.*start a new run") as stopped:
+        start_run(config, tmp_path / "run", **HERE)
+    assert stopped.value.exit_code == 1 and "go on with" not in str(stopped.value)  # it would diverge again
+    state = torch.load(tmp_path / "run" / "checkpoints" / "stage2.pt", weights_only=True)
+    assert 1 <= state["step"] < 10
+    assert all(bool(value.isfinite().all()) for value in state["parts"]["generator"].values())
+
+
+def test_a_full_disk_is_a_sentence_and_the_run_can_go_on(copied_run, finished_run, monkeypatch):
+    for name in ("model/generator.safetensors", "checkpoints/stage2.pt"):
+        (copied_run / name).unlink()
+
+    def fill_the_disk(folder, *rest):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lddgan.run, "save_grid", fill_the_disk)
+    with pytest.raises(RunStopped, match="No space left on device.*go on with: lddgan train --resume"):
+        resume_run(copied_run, **HERE)
+    assert 0 < torch.load(copied_run / "checkpoints" / "stage2.pt", weights_only=True)["step"] < STEPS
+    monkeypatch.undo()
+    resume_run(copied_run, **HERE)
+    for name in ("model/generator.safetensors", "best/generator.safetensors"):
+        assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes(), name
+
+
+def test_interrupted_between_the_stages(copied_run, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lddgan.run, "cached_latents", interrupt)
+    with pytest.raises(RunStopped, match="go on with: lddgan train --resume") as stopped:
+        resume_run(copied_run, **HERE)
+    assert stopped.value.exit_code == 130
