@@ -238,8 +238,9 @@ def dump_yaml(config: Config) -> str:
 
 
 def identity(config: Config) -> dict[str, str]:
-    """Every field that bears on what is computed, by dotted name, as text."""
-    return {name: str(value) for name, value in _flat(to_dict(config)).items() if name != "checkpoint_seconds"}
+    """Every field that bears on what is computed, by dotted name, as text; the data's content has a hash of its own."""
+    free = {"checkpoint_seconds", "data"}
+    return {name: str(value) for name, value in _flat(to_dict(config)).items() if name not in free}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

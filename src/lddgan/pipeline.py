@@ -19,7 +19,9 @@ from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.latent import LatentSpace
 
-SHIPPED = Path(__file__).parent / "models"
+SHIPPED = Path(__file__).parent / "shipped"
+if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
+    SHIPPED = Path(__file__).parents[2] / "models"
 
 
 class Pipeline:
