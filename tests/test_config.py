@@ -119,9 +119,10 @@ def test_latent_shape_and_factor():
     assert tiny_config().latent_shape == (2, 4, 4)
 
 
-def test_identity_names_all_fields_but_the_checkpoint_interval():
+def test_identity_names_all_fields_that_bear_on_the_result():
     config = tiny_config()
-    assert set(identity(config)) == set(field_names()) - {"checkpoint_seconds"}
+    assert set(identity(config)) == set(field_names()) - {"checkpoint_seconds", "data"}
+    assert identity(dataclasses.replace(config, data="elsewhere")) == identity(config)
     assert identity(dataclasses.replace(config, checkpoint_seconds=7.0)) == identity(config)
     other = identity(dataclasses.replace(config, seed=1))
     assert {name for name in other if other[name] != identity(config)[name]} == {"seed"}

@@ -29,6 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors makes its files private; a model is to be shared
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
