@@ -55,9 +55,7 @@ def save_model(
     """
     folder = ensure_folder(folder)
     for name, module in (("autoencoder", space), ("generator", generator)):
-        with atomic_write(folder / f"{name}.safetensors") as temporary:
-            state = module.state_dict()
-            save_file({key: value.cpu().to(dtype).contiguous() for key, value in state.items()}, temporary)
+        save_weights(module, folder / f"{name}.safetensors", dtype)
     with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
@@ -85,6 +83,13 @@ def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
         load_weights(module, folder / f"{name}.safetensors")
         module.eval().requires_grad_(False)
     return config, space, generator
+
+
+def save_weights(module: nn.Module, file: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write the state of `module` as a safetensors file that `load_weights` reads."""
+    with atomic_write(file) as temporary:
+        state = module.state_dict()
+        save_file({name: value.cpu().to(dtype).contiguous() for name, value in state.items()}, temporary)
 
 
 def load_weights(module: nn.Module, file: Path) -> None:

@@ -76,7 +76,8 @@ class Pipeline:
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
         latent_dim = self.config.generator.latent_dim
-        x_T, draws = image_draws(seed, indices, self.config.latent_shape, latent_dim, self.schedule.num_steps)
-        moved = [(z.to(self.device), noise.to(self.device)) for z, noise in draws]
-        x_0 = sample(self.generator, self.schedule, x_T.to(self.device), moved)
+        shape, num_steps = self.config.latent_shape, self.schedule.num_steps
+        x_0 = sample(
+            self.generator, self.schedule, *image_draws(seed, indices, shape, latent_dim, num_steps, self.device)
+        )
         return to_uint8(self.space.decode(x_0)).cpu().numpy()

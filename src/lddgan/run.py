@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,7 +23,7 @@ from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
 from lddgan.gan.evaluate import least_images
 from lddgan.gan.train import Reporting, train_gan
-from lddgan.models import build_generator, build_space, load_model, load_weights, save_model
+from lddgan.models import build_generator, build_space, load_model, load_weights, save_model, save_weights
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
@@ -111,8 +110,7 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         space.to(device)
         latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
         space.set_statistics(latents.mean, latents.std)
-        with atomic_write(folder / "autoencoder.safetensors") as temporary:
-            save_file({name: value.cpu().contiguous() for name, value in space.state_dict().items()}, temporary)
+        save_weights(space, folder / "autoencoder.safetensors")
         reporting = _reporting(config, folder, space)
         train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
     except RunStopped as stop:

@@ -94,10 +94,9 @@ def train_gan(
         ema.model.eval()
         parts = []
         for indices in torch.arange(count).split(100):
-            x_T, draws = image_draws(seed, indices.tolist(), shape, latent_dim, schedule.num_steps)
+            noise = image_draws(seed, indices.tolist(), shape, latent_dim, schedule.num_steps, device)
             with precision():
-                moved = [(z.to(device), noise.to(device)) for z, noise in draws]
-                parts.append(sample(ema.model, schedule, x_T.to(device), moved))
+                parts.append(sample(ema.model, schedule, *noise))
         return torch.cat(parts)
 
     with contextlib.closing(progress), interruptible() as interruption:

@@ -26,18 +26,23 @@ def step_generator(seed: int, stage: str, step: int) -> torch.Generator:
 
 
 def image_draws(
-    seed: int, indices: Sequence[int], shape: tuple[int, int, int], latent_dim: int, num_steps: int
+    seed: int,
+    indices: Sequence[int],
+    shape: tuple[int, int, int],
+    latent_dim: int,
+    num_steps: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """The noise of images `indices` of a seed: `x_T` `[B, *shape]` and for t = T-1 .. 0 (`z`, posterior noise).
 
-    Drawn on the CPU, one generator an image: the same bits for any batch size, order and device.
+    Drawn on the CPU, one generator an image, then moved: the same bits for any batch size, order and device.
     """
     size = shape[0] * shape[1] * shape[2]
     rows = []
     for index in indices:
         generator = torch.Generator().manual_seed(mix("image", seed, index))
         rows.append(torch.randn(size + num_steps * (latent_dim + size), generator=generator))
-    noise = torch.stack(rows)
+    noise = torch.stack(rows).to(device)
     x_T, rest = noise[:, :size].unflatten(1, shape), noise[:, size:].unflatten(1, (num_steps, latent_dim + size))
     draws = [(rest[:, k, :latent_dim], rest[:, k, latent_dim:].unflatten(1, shape)) for k in range(num_steps)]
     return x_T, draws
