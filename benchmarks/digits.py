@@ -34,7 +34,7 @@ from sklearn.svm import SVC
 
 from lddgan import UserError
 from lddgan.data.digits import load_digits
-from lddgan.metrics.precision_recall import nearest_distances, precision_recall
+from lddgan.metrics.manifold import manifold_scores, nearest_distances
 
 BARS = {"confident": 0.60, "rarest digit": 0.04, "novelty": 0.80, "variety": 0.60, "recall": 0.30}
 
@@ -69,14 +69,14 @@ def measure(samples: np.ndarray, real: np.ndarray, real_labels: np.ndarray, clas
     varieties = [_variance(samples[predicted == d]) / _variance(real[real_labels == d]) for d in range(10)]
     tensors = torch.from_numpy(samples), torch.from_numpy(real)
     novelty = nearest_distances(*tensors).median() / nearest_distances(tensors[1], tensors[1]).median()
-    precision, recall = precision_recall(tensors[1], tensors[0], k=3)
+    scores = manifold_scores(tensors[1], tensors[0])
     return {
         "confident": float((probabilities.max(axis=1) > 0.9).mean()),
         "rarest digit": float(shares.min()),
         "novelty": novelty.item(),
         "variety": float(min(varieties)),
-        "recall": recall,
-        "precision": precision,
+        "recall": scores.recall,
+        "precision": scores.precision,
         "shares": shares.tolist(),
         "varieties": [float(variety) for variety in varieties],
     }

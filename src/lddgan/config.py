@@ -51,6 +51,7 @@ class AutoencoderConfig:
     attention_resolutions: tuple[Count, ...] = ()
     dropout: Fraction = 0.0
     tanh: bool = False
+    linear_shortcut: bool = False
 
     @property
     def factor(self) -> int:

@@ -101,11 +101,12 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
     train, held_out = images
     started = time.monotonic()
     space, generator = build_space(config), build_generator(config)
-    if (folder / "init").is_dir():
+    initialised = (folder / "init").is_dir()
+    if initialised:
         load_weights(space, folder / "init" / "autoencoder.safetensors")
         load_weights(generator, folder / "init" / "generator.safetensors")
     try:
-        train_autoencoder(config, space.autoencoder, train, held_out, folder, device)
+        train_autoencoder(config, space.autoencoder, train, held_out, folder, device, initialised)
         space.autoencoder.eval().requires_grad_(False)
         space.to(device)
         latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)

@@ -10,24 +10,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lddgan import UserError
 from lddgan.metrics.features import FeatureNetwork
+from lddgan.metrics.measured import from_path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import cifar10 as benchmark  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 
 class Means(nn.Module):
-    """Two features that can be computed by hand: the mean of red and of green."""
+    """Two features that can be computed by hand, the mean of red and of green; the class is the brighter one."""
 
-    dim, resolution = 2, 32
+    title, dim, resolution, antialias = "means", 2, 32, True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images[:, :2].mean(dim=(2, 3)) * 255
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = images[:, :2].mean(dim=(2, 3)) * 255
+        return features, features
 
 
 def flat_images(levels: np.ndarray) -> np.ndarray:
@@ -38,7 +35,7 @@ def flat_images(levels: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def network(monkeypatch, tmp_path) -> FeatureNetwork:
     monkeypatch.setenv("LDDGAN_CACHE", str(tmp_path / "cache"))
-    network = FeatureNetwork("means", Means(), "0123456789abcdef0123")  # pyright: ignore[reportArgumentType]
+    network = FeatureNetwork("resnet56", Means(), "0123456789abcdef0123")  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(benchmark, "load_features", lambda *_: network)
     return network
 
@@ -56,40 +53,22 @@ def test_pixel_gaussian_has_the_moments_of_the_images():
     np.testing.assert_array_equal(drawn, benchmark.pixel_gaussian(images, 20000, seed=0))
 
 
-def test_features_are_computed_once_and_a_damaged_cache_is_replaced(network, tmp_path):
-    pictures = flat_images(np.arange(15).reshape(5, 3))
-    calls = []
-
-    def images() -> np.ndarray:
-        calls.append(1)
-        return pictures
-
-    first = benchmark.cached_features("key", network, images)
-    np.testing.assert_allclose(first, np.arange(15).reshape(5, 3)[:, :2], atol=1e-4)
-    torch.testing.assert_close(benchmark.cached_features("key", network, images), first)
-    assert len(calls) == 1
-    (file,) = (tmp_path / "cache" / "features").iterdir()
-    file.write_bytes(file.read_bytes()[:20])
-    torch.testing.assert_close(benchmark.cached_features("key", network, images), first)
-    assert len(calls) == 2
-
-
 def test_the_program_measures_a_shift_of_the_levels(network, monkeypatch, tmp_path, capsys):
     levels = np.random.default_rng(0).integers(50, 150, (120, 3))
     for split, images in (("train", flat_images(levels[:60])), ("test", flat_images(levels[60:61]))):
         (tmp_path / "set" / split).mkdir(parents=True)
         for index, image in enumerate(images):
-            Image.fromarray(image).save(tmp_path / "set" / split / f"{index}.png")
+            Image.fromarray(image).save(tmp_path / "set" / split / f"{index:02d}.png")
     np.savez(tmp_path / "shifted.npz", images=flat_images(levels[:60] + [30, 40, 0]))
-    np.savez(tmp_path / "small.npz", images=np.zeros((60, 16, 16, 3), dtype=np.uint8))
-    # A Gaussian of 3,072 pixels takes more images than a test should write.
+    # A Gaussian of 3,072 pixels takes more images, and a model of CIFAR-10 more time, than a test should spend.
     monkeypatch.setattr(benchmark, "pixel_gaussian", lambda images, n, seed: flat_images(levels[:n] + [0, 10, 0]))
-    arguments = ["--data", str(tmp_path / "set"), "--features-weights", "unused", "--device", "cpu", "--n", "60"]
-    assert benchmark.run([*arguments, "--samples", str(tmp_path / "shifted.npz")]) == 0
+    monkeypatch.setattr(benchmark, "from_model", lambda *_: from_path(str(tmp_path / "shifted.npz"), "all"))
+    monkeypatch.setattr(benchmark.Pipeline, "from_pretrained", lambda *_: None)
+    arguments = ["model", "--data", str(tmp_path / "set"), "--features-weights", "unused", "--device", "cpu"]
+    assert benchmark.run([*arguments, "--n", "60"]) == 0
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert result["fd_resnet56"] == pytest.approx(30**2 + 40**2, rel=1e-4)
-    assert result["fd_resnet56_pixel_gaussian"] == pytest.approx(10**2, rel=1e-4)
-    assert result["reference_images"] == result["samples"] == 60
+    assert result["frechet_distance"] == pytest.approx(30**2 + 40**2, rel=1e-4)
+    assert result["fd_pixel_gaussian"] == pytest.approx(10**2, rel=1e-4)
+    assert result["ratio"] == pytest.approx(25, rel=1e-3)
+    assert result["n_reference"] == result["n_samples"] == 60
     assert result["precision"] < 1 and result["recall"] < 1
-    with pytest.raises(UserError, match=r"needs \[32, 32, 3\]"):
-        benchmark.run([*arguments, "--samples", str(tmp_path / "small.npz")])

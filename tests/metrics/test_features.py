@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from lddgan.errors import UserError
-from lddgan.metrics.features import extract, load_features
+from lddgan.metrics.features import NETWORKS, load_features
 
 
 def random_state() -> dict[str, torch.Tensor]:
@@ -31,7 +31,8 @@ def random_state() -> dict[str, torch.Tensor]:
                 prefix = f"layer{stage}.{block}"
                 add(f"{prefix}.conv{index}", f"{prefix}.bn{index}", below, width)
                 below = width
-    state["linear.weight"], state["linear.bias"] = torch.zeros(10, 64), torch.zeros(10)
+    state["linear.weight"] = torch.randn(10, 64, generator=generator)
+    state["linear.bias"] = torch.randn(10, generator=generator)
     return state
 
 
@@ -80,32 +81,117 @@ def images(count: int, size: int = 32, channels: int = 3) -> np.ndarray:
 def test_features_equal_the_network_written_out_with_batch_norm(network):
     pictures = images(4)
     expected = direct_features(random_state(), torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255)
-    features = network(pictures)
+    features, logits = network(pictures)
     assert features.dtype == torch.float32 and features.shape == (4, network.dim) == (4, 64)
     torch.testing.assert_close(features.double(), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    state = random_state()
+    torch.testing.assert_close(logits, features @ state["linear.weight"].T + state["linear.bias"], rtol=1e-4, atol=1e-3)
     assert expected.std(dim=0).min() > 0  # the comparison is not between constants
 
 
 def test_grey_is_repeated_and_other_sizes_are_resized_without_aliasing(network):
     grey = images(2, channels=1)
-    torch.testing.assert_close(network(grey), network(np.repeat(grey, 3, axis=3)))
+    torch.testing.assert_close(network(grey)[0], network(np.repeat(grey, 3, axis=3))[0])
     # A fine chequerboard is flat grey once resized with antialiasing; every other pixel alone would be black or white.
     board = np.indices((128, 128)).sum(axis=0) % 2 * 255
     board = np.repeat(board[None, :, :, None].astype(np.uint8), 3, axis=3)
     flat = torch.full((1, 3, 32, 32), 0.5)
     flat_features = direct_features(random_state(), flat)
-    difference = (network(board).double() - flat_features).norm() / flat_features.norm()
-    black = (network(np.zeros_like(board)).double() - flat_features).norm() / flat_features.norm()
+    difference = (network(board)[0].double() - flat_features).norm() / flat_features.norm()
+    black = (network(np.zeros_like(board))[0].double() - flat_features).norm() / flat_features.norm()
     assert difference < 0.05 * black
 
 
-def test_extract_keeps_the_order_whatever_the_batches(network):
-    pictures = images(7)
-    torch.testing.assert_close(
-        extract(network, (pictures[start : start + 3] for start in range(0, 7, 3)), total=7), network(pictures)
-    )
-    with pytest.raises(UserError, match="no images"):
-        extract(network, [])
+def random_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights under which activations neither vanish nor grow, for networks of any depth."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, tensor in module.state_dict().items():
+        if name.endswith(("running_var", "bn.weight")) or (tensor.ndim == 1 and "weight" in name):
+            state[name] = 0.8 + 0.4 * torch.rand(tensor.shape, generator=generator)
+        elif tensor.ndim >= 2:
+            state[name] = torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
+        elif tensor.dtype.is_floating_point:
+            state[name] = 0.1 * torch.randn(tensor.shape, generator=generator)
+        else:
+            state[name] = tensor
+    return state
+
+
+def test_inception_is_pytorch_fid_s_on_the_same_weights_and_images(tmp_path, monkeypatch):
+    import pytorch_fid.inception as theirs
+
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: random_state_of_theirs)
+    blank = theirs._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    for name, block in (
+        ("Mixed_5b", theirs.FIDInceptionA(192, 32)), ("Mixed_5c", theirs.FIDInceptionA(256, 64)),
+        ("Mixed_7c", theirs.FIDInceptionE_2(2048)),
+    ):  # fmt: skip
+        setattr(blank, name, block)
+    random_state_of_theirs = random_weights(blank)
+    torch.save(random_state_of_theirs, tmp_path / "inception.pth")
+
+    network = load_features("inception", tmp_path / "inception.pth")
+    reference = theirs.InceptionV3([3]).eval()
+    for size in (32, 400):  # enlarged and reduced
+        pictures = images(3, size)
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)[0][:, :, 0, 0]
+        features, logits = network(pictures)
+        assert features.shape == (3, 2048) and logits.shape == (3, 1008)
+        assert (features - expected).norm() / expected.norm() < 1e-4
+        assert expected.std(0).mean() > 0.01 * expected.mean()
+
+
+def test_vgg16_features_are_those_behind_the_second_relu(tmp_path):
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):
+        model = vgg16().eval()
+    model.load_state_dict(random_weights(model), assign=True)
+    save_file(model.state_dict(), tmp_path / "vgg16.safetensors")
+    pictures = images(2, 224)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+    with torch.inference_mode():
+        expected = model((x - mean) / std)
+    features, logits = load_features("vgg16", tmp_path / "vgg16.safetensors")(pictures)
+    assert features.shape == (2, 4096) and features.min() == 0
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_efficientnet_needs_no_path_and_agrees_with_its_package():
+    network = load_features("efficientnet-lite0")
+    pictures = images(2, 224)
+    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.inference_mode():
+        expected = network._module.model(x)
+    features, logits = network(pictures)
+    assert features.shape == (2, 1280)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_code_in_a_weights_file_never_runs(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="neither safetensors nor a plain state dict"):
+        load_features("resnet56", tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_connection_one_sentence_names_the_mend(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("LDDGAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    for name in ("inception", "vgg16", "resnet56"):
+        with pytest.raises(UserError, match=f"weights of {name} .* --features-weights PATH"):
+            load_features(name)
+    assert list((tmp_path / "weights").iterdir()) == []
 
 
 def test_weights_hash_follows_the_file(network, weights, tmp_path):
@@ -138,7 +224,7 @@ def test_missing_and_truncated_files_and_unknown_names(tmp_path, weights):
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         load_features("resnet56", tmp_path / "cut.safetensors")
-    with pytest.raises(UserError, match="choose one of resnet56"):
+    with pytest.raises(UserError, match=f"choose one of {', '.join(NETWORKS)}"):
         load_features("resnet65", weights)
 
 

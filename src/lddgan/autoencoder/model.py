@@ -94,7 +94,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
-        attention_levels: Sequence[int], dropout: float,
+        attention_levels: Sequence[int], dropout: float, linear_shortcut: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
@@ -108,12 +108,14 @@ class Encoder(nn.Module):
         self.norm = norm(widths[-1])
         self.conv_out = Conv2d(widths[-1], latent_channels, 3, padding=1)
         self.project = Conv2d(latent_channels, latent_channels, 1)
+        self.shortcut = Conv2d(channels, latent_channels, 2**last, stride=2**last) if linear_shortcut else None
 
     def forward(self, images: Tensor) -> Tensor:
         h = self.conv_in(images)
         for level, down in zip(self.levels, self.down, strict=True):
             h = down(level(h))  # halves the sides on all levels but the last
-        return self.project(self.conv_out(F.silu(self.norm(self.middle(h)))))
+        h = self.project(self.conv_out(F.silu(self.norm(self.middle(h)))))
+        return h if self.shortcut is None else h + self.shortcut(images)
 
 
 class Decoder(nn.Module):
@@ -121,7 +123,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
-        attention_levels: Sequence[int], dropout: float, tanh: bool,
+        attention_levels: Sequence[int], dropout: float, tanh: bool, linear_shortcut: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
@@ -136,12 +138,16 @@ class Decoder(nn.Module):
             self.up.append(Upsample(widths[level]) if level > 0 else nn.Identity())
         self.norm = norm(widths[0])
         self.conv_out = Conv2d(widths[0], channels, 3, padding=1)
+        self.shortcut = Conv2d(latent_channels, channels * 4**last, 1) if linear_shortcut else None
+        self.factor = 2**last
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.middle(self.conv_in(self.project(latent)))
         for level, up in zip(self.levels, self.up, strict=True):
             h = up(level(h))  # doubles the sides on all levels but the last
         h = self.conv_out(F.silu(self.norm(h)))
+        if self.shortcut is not None:
+            h = h + F.pixel_shuffle(self.shortcut(latent), self.factor)
         return torch.tanh(h) if self.tanh else h
 
 
@@ -157,6 +163,7 @@ class Autoencoder(nn.Module):
         attention_levels: levels (0 = highest resolution) with attention after every block; the middle always has it.
         dropout: inside residual blocks, in training.
         tanh: end the decoder in tanh.
+        linear_shortcut: lead a linear codec of f x f patches around encoder and decoder; `fit_shortcut` sets it.
     """
 
     def __init__(
@@ -170,12 +177,40 @@ class Autoencoder(nn.Module):
         attention_levels: Sequence[int] = (),
         dropout: float = 0.0,
         tanh: bool = False,
+        linear_shortcut: bool = False,
     ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
+        common = (channels, latent_channels, widths, num_blocks, attention_levels, dropout)
         self.latent_channels = latent_channels
-        self.encoder = Encoder(channels, latent_channels, widths, num_blocks, attention_levels, dropout)
-        self.decoder = Decoder(channels, latent_channels, widths, num_blocks, attention_levels, dropout, tanh)
+        self.encoder = Encoder(*common, linear_shortcut)
+        self.decoder = Decoder(*common, tanh, linear_shortcut)
+
+    @torch.no_grad()
+    def fit_shortcut(self, images: Tensor) -> None:
+        """Set the linear shortcut to the Z largest principal components of patches of `images [N, C, R, R]`.
+
+        The networks beside it then start from zero, so that training starts from the best linear codec and learns what
+        that lacks. Without it a narrow network takes most of its training to pass on brightness and contrast, which
+        its group norms hide (the idea is residual autoencoding, Chen et al. 2025, with measured weights).
+        """
+        encode, decode, factor = self.encoder.shortcut, self.decoder.shortcut, self.decoder.factor
+        if encode is None or decode is None:
+            return
+        assert encode.bias is not None and decode.bias is not None
+        patches = F.unfold(images, factor, stride=factor).transpose(1, 2).flatten(0, 1).double()  # [N r^2, C f^2]
+        mean = patches.mean(0)
+        variances, components = torch.linalg.eigh(torch.cov((patches - mean).T))  # ascending
+        variances, components = variances.flip(0)[: self.latent_channels], components.flip(1)[:, : self.latent_channels]
+        stds = variances.clamp_min(1e-8).sqrt()  # every latent channel of unit variance
+        encode.weight.copy_((components / stds).T.reshape(encode.weight.shape))
+        encode.bias.copy_(-(mean @ components) / stds)
+        decode.weight.copy_((components * stds).reshape(decode.weight.shape))
+        decode.bias.copy_(mean)
+        for layer in (self.encoder.project, self.decoder.conv_out):
+            assert layer.bias is not None
+            layer.weight.zero_()
+            layer.bias.zero_()
 
     @property
     def last_layer(self) -> Tensor:

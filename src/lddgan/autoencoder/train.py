@@ -29,15 +29,24 @@ from lddgan.runtime.seeds import BatchOrder, mix, step_generator
 
 HELD_OUT_IMAGES = 1000
 """Held-out images measured at every report."""
+SHORTCUT_IMAGES = 5000
+"""Training images whose patches give the linear shortcut."""
 GRID_IMAGES = 32
 
 
 def train_autoencoder(
-    config: Config, autoencoder: Autoencoder, train: ImageSet, held_out: ImageSet, folder: Path, device: torch.device
+    config: Config,
+    autoencoder: Autoencoder,
+    train: ImageSet,
+    held_out: ImageSet,
+    folder: Path,
+    device: torch.device,
+    initialised: bool = False,
 ) -> None:
     """Train `autoencoder` in place, from the run folder's checkpoint where there is one.
 
     Args:
+        initialised: it comes with trained weights, so its linear shortcut stays as it is.
         train, held_out: the images; only `train` is learnt from.
         folder: the run folder; takes `checkpoints/stage1.pt`, curves and `reconstructions.png`.
 
@@ -61,6 +70,9 @@ def train_autoencoder(
     start = checkpoint.load(device)
     if start >= total:
         return
+    if start == 0 and not initialised:
+        spread = torch.linspace(0, len(train) - 1, min(SHORTCUT_IMAGES, len(train))).long()
+        autoencoder.fit_shortcut(to_unit_range(train.batch(spread)).to(device))
     progress = Progress(folder, "stage1", start, total, settings.batch)
     save_timer = Timer(config.checkpoint_seconds)
 
@@ -131,7 +143,8 @@ def reconstruct(autoencoder: Autoencoder, images: Tensor, device: torch.device) 
 
 def _report(autoencoder: Autoencoder, held_out: ImageSet, folder: Path, device: torch.device) -> float:
     """Write `reconstructions.png` (original beside reconstruction) and return the held-out PSNR in dB."""
-    images = held_out.batch(torch.arange(min(HELD_OUT_IMAGES, len(held_out))))
+    # Evenly spread: the first ones may all be of one class.
+    images = held_out.batch(torch.linspace(0, len(held_out) - 1, min(HELD_OUT_IMAGES, len(held_out))).long())
     reconstructions = reconstruct(autoencoder, images, device)
     pairs = torch.stack([images, to_uint8(reconstructions)], 1).flatten(0, 1)
     save_grid(pairs[: 2 * GRID_IMAGES].numpy(), folder / "reconstructions.png", columns=8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lddgan.cli.main import Parser
-from lddgan.metrics.precision_recall import precision_recall
+from lddgan.metrics.manifold import manifold_scores
 from lddgan.pipeline import Pipeline
 from lddgan.recipes import demo
 from lddgan.reports.grid import save_grid
@@ -42,9 +42,9 @@ def write_summary(folder: Path, minutes: float, device: str) -> None:
     save_grid(samples[:100], folder / "samples.png", columns=10)
     train, _ = load_images(pipe.config, skip_broken=False)
     pixels = [torch.from_numpy(images.reshape(len(images), -1)).float() for images in (train.images, samples)]
-    precision, recall = precision_recall(pixels[0], pixels[1], k=3)
+    scores = manifold_scores(pixels[0], pixels[1])
     metrics = {
-        "precision": precision, "recall": recall, "features": "pixels", "k": 3,
+        "precision": scores.precision, "recall": scores.recall, "features": "pixels", "k": 3,
         "samples": len(samples), "seed": 0, "training_images": len(train), "minutes": round(minutes, 2),
         "hardware": describe(pipe.device),
     }  # fmt: skip

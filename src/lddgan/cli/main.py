@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "train on real handwritten digits in minutes and look at the samples",
     "train": "train a recipe, or resume a run",
     "sample": "draw images from a model",
+    "evaluate": "score a model's samples, or any set of images, against a reference set",
     "recipes": "list the recipes and what they cost",
     "data": "look at a set of images",
 }

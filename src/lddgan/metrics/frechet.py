@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lddgan.errors import UserError
+from lddgan.metrics.manifold import Rows
 
 
 class GaussianStatistics:
@@ -19,6 +20,15 @@ class GaussianStatistics:
         self.count = 0
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)  # sum of outer products of the deviations
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor, count: int | None = None) -> GaussianStatistics:
+        """From a mean `[d]` and an unbiased covariance `[d, d]`; an unknown `count` is taken as just enough."""
+        statistics = cls(len(mean))
+        statistics.count = count or len(mean) + 1
+        statistics.mean = mean.double()
+        statistics._scatter = covariance.double() * (statistics.count - 1)
+        return statistics
 
     @property
     def dim(self) -> int:
@@ -68,11 +78,11 @@ class GaussianStatistics:
         self.count = total
 
 
-def gaussian_statistics(features: Tensor) -> GaussianStatistics:
-    """Statistics of one array of features `[N, d]`. Raises UserError as `GaussianStatistics.update` does."""
+def gaussian_statistics(features: Rows) -> GaussianStatistics:
+    """Statistics of one set of features `[N, d]`. Raises UserError as `GaussianStatistics.update` does."""
     statistics = GaussianStatistics(features.shape[1])
-    for chunk in features.split(8192):
-        statistics.update(chunk)
+    for start in range(0, len(features), 2048):
+        statistics.update(features[start : start + 2048])
     return statistics
 
 
