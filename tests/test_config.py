@@ -62,7 +62,7 @@ def changed(name: str, value: object) -> dict:
         ("generator.width", 7, "generator.width = 7"),
         ("discriminator.time_dim", 9, "discriminator.time_dim = 9"),
         ("discriminator.num_layers", 2, "discriminator.num_layers = 2"),
-        ("precision", "float16", "precision = 'float16'"),
+        ("stage1.precision", "float16", "stage1.precision = 'float16'"),
         ("seed", -1, "seed = -1"),
         ("images.resolution", 9, "images.resolution 9 must be a multiple of the autoencoder's factor 2"),
         ("images.resolution", 10, "latent of side 5 .* cannot be halved 1 times, as generator.multipliers asks"),

@@ -56,7 +56,7 @@ def test_cost_of_cifar10():
 def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, factor):
     config = folder("somewhere", 5000, 3, side)
     assert (config.images.resolution, config.autoencoder.factor) == (resolution, factor)
-    assert config.latent_shape == (4, resolution // factor, resolution // factor)
+    assert config.latent_shape == ({2: 4, 4: 12, 8: 24}[factor], resolution // factor, resolution // factor)
     assert validated(config, "folder") == config and config.data == "somewhere"
 
 

@@ -43,6 +43,7 @@ def tiny_config(data: str | Path = "digits", **changes) -> Config:
             discriminator_width=4,
             discriminator_start=10,
             report_every=20,
+            precision="float32",
         ),
         generator=GeneratorConfig(
             width=8, multipliers=(1, 2), num_blocks=1, latent_dim=4, mapping_width=8, mapping_depth=1, dropout=0.1
@@ -59,8 +60,8 @@ def tiny_config(data: str | Path = "digits", **changes) -> Config:
             r1_every=4,
             cosine_decay=True,
             report_every=20,
+            precision="float32",
         ),
-        precision="float32",
         checkpoint_seconds=0.01,
     )
     return dataclasses.replace(config, **changes)

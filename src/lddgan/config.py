@@ -24,6 +24,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+# Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32.
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class Stage1Config:
     """Times the adaptive weight (ratio of gradient norms)."""
     report_every: Count = 1000
     """Steps between reconstruction grids and held-out measures."""
+    precision: Precision = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,7 @@ class Stage2Config:
     """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
     report_every: Count = 1000
     """Steps between sample grids and evaluations."""
+    precision: Precision = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,8 +161,6 @@ class Config:
     diffusion: DiffusionConfig
     stage2: Stage2Config
     seed: Natural = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32."""
     checkpoint_seconds: PositiveFloat = 120.0
     """Time between checkpoints; it changes nothing that is computed."""
 

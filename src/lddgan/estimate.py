@@ -17,7 +17,7 @@ from lddgan.data.sources import open_source
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
-from lddgan.metrics.cost import count_macs, count_parameters
+from lddgan.metrics.cost import count_macs, count_parameters, peak_bytes
 from lddgan.models import build_generator, build_space
 from lddgan.networks.discriminator import Discriminator
 from lddgan.runtime.device import autocast, describe, resolve_device
@@ -47,6 +47,17 @@ def model_cost(config: Config) -> dict[str, float]:
         "encoder_macs": encoder_macs,
         "sample_macs": config.diffusion.num_steps * generator_macs + decoder_macs,
     }
+
+
+def sample_memory(config: Config, batch: int) -> int:
+    """Bytes that drawing `batch` images takes at least: weights and the activations alive at once, in float32."""
+    channels, side, _ = config.latent_shape
+    with torch.device("meta"):
+        decoder, generator = build_space(config).autoencoder.decoder, build_generator(config)
+        x, t = torch.empty(batch, channels, side, side), torch.zeros(batch).long()
+        z = torch.empty(batch, config.generator.latent_dim)
+        weights = 4 * (count_parameters(generator) + count_parameters(decoder))
+        return weights + max(peak_bytes(lambda: generator(x, t, z)), peak_bytes(lambda: decoder(x)))
 
 
 def estimate(config: Config, device_name: str) -> str:
@@ -85,12 +96,12 @@ def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -
     images = torch.rand(batch, channels, side, side, device=device)
 
     def step() -> None:
-        with autocast(device, config.precision):
+        with autocast(device, config.stage1.precision):
             reconstructions = autoencoder(images)
             loss = reconstruction_loss(reconstructions, images).mean() - discriminator(reconstructions).float().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        with autocast(device, config.precision):
+        with autocast(device, config.stage1.precision):
             loss = hinge_loss(discriminator, images, reconstructions)
         loss.backward()
         optimizer.step()
@@ -110,7 +121,7 @@ def _time_stage2(config: Config, cost: dict[str, float], device: torch.device) -
     x_0, random = torch.randn(batch, *shape, device=device), torch.Generator().manual_seed(0)
 
     def precision() -> contextlib.AbstractContextManager:
-        return autocast(device, config.precision)
+        return autocast(device, config.stage2.precision)
 
     def guard(values: dict[str, float]) -> None:
         pass

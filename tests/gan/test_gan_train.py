@@ -10,7 +10,7 @@ import torch
 from tiny import STEPS, tiny_config
 
 from lddgan.data.latents import Latents
-from lddgan.gan.evaluate import LatentFrechet, least_images, pooled_features
+from lddgan.gan.evaluate import LatentEvaluation, least_images, pooled_features
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
@@ -66,7 +66,7 @@ def test_penalty_is_lazy_and_rates_decay_by_epoch(tmp_path, monkeypatch):
     expected = 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * epoch / 8)) / 2
     for name in ("optimizer_g", "optimizer_d"):
         assert state["parts"][name]["param_groups"][0]["lr"] == pytest.approx(expected)
-    scores = [row["evaluation/frechet_latent"] for row in rows if "evaluation/frechet_latent" in row]
+    scores = [row["FD[latent]"] for row in rows if "FD[latent]" in row]
     assert state["parts"]["best"] == {"value": min(scores), "step": [20, 39][int(np.argmin(scores))]}
 
 
@@ -81,9 +81,13 @@ def test_pooled_features_are_means_and_deviations_of_cells():
 @pytest.mark.parametrize(("count", "cells"), [(8, 1), (31, 1), (32, 2), (500, 2)])
 def test_latent_frechet_against_direct_computation(count, cells):
     data = latents(count)
-    measure = LatentFrechet(data, lambda raw: 2 * raw)
+    evaluation = LatentEvaluation(data, lambda raw: 2 * raw)
     x_0 = torch.randn(50, 2, 4, 4)
     real = gaussian_statistics(pooled_features(2 * torch.from_numpy(data.array[0]), cells))
     expected = frechet_distance(real, gaussian_statistics(pooled_features(x_0, cells)))
-    assert measure(x_0) == pytest.approx(expected)
+    scores = evaluation(x_0)
+    assert scores.frechet == pytest.approx(expected)
+    spread = pooled_features(x_0, cells).std(0).mean() / pooled_features(2 * torch.from_numpy(data.array[0]), cells).std(0).mean()
+    assert scores.deviation == pytest.approx(spread.item(), rel=1e-5)
+    assert evaluation(x_0[:1].repeat(50, 1, 1, 1) + 1e-4 * x_0).deviation < 0.01  # collapse
     assert least_images(2) == 8

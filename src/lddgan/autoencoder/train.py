@@ -88,7 +88,7 @@ def train_autoencoder(
             adversarial = step >= settings.discriminator_start
 
             # The autoencoder: L1, and from `discriminator_start` on the judgement of the discriminator.
-            with autocast(device, config.precision):
+            with autocast(device, settings.precision):
                 reconstructions = autoencoder(images)
                 loss = reconstruction_loss(reconstructions, images).mean()
                 values = {"loss/reconstruction": loss.item()}
@@ -109,7 +109,7 @@ def train_autoencoder(
 
             # The discriminator: hinge loss on images and reconstructions.
             if adversarial:
-                with autocast(device, config.precision):
+                with autocast(device, settings.precision):
                     loss_d = hinge_loss(discriminator, images, reconstructions)
                 optimizer_d.zero_grad(set_to_none=True)
                 loss_d.backward()

@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a recipe, or resume a run",
     "sample": "draw images from a model",
     "evaluate": "score a model's samples, or any set of images, against a reference set",
+    "cost": "parameters, multiply-accumulates and memory of a model or recipe",
+    "bench": "how fast a model draws, by the protocol of the paper",
     "recipes": "list the recipes and what they cost",
     "data": "look at a set of images",
 }

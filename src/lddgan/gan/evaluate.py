@@ -1,8 +1,9 @@
-"""A quick measure of x_0 while it trains, in no network's features: the layout and the texture of the latents."""
+"""Quick measures of x_0 while it trains, in no network's features: the layout and the texture of the latents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from lddgan.data.latents import Latents
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
+from lddgan.metrics.manifold import manifold_scores
 
 REFERENCE_IMAGES = 10_000
+RECALL_IMAGES = 1000
 
 
 def least_images(channels: int) -> int:
     """How many training images a measure of latents of `channels` channels takes at least."""
-    return 4 * channels
+    return max(8, 4 * channels)
 
 
 def pooled_features(x_0: Tensor, cells: int) -> Tensor:
@@ -26,8 +29,17 @@ def pooled_features(x_0: Tensor, cells: int) -> Tensor:
     return torch.cat([mean, variance.clamp_min(0).sqrt()], 1).flatten(1).cpu()
 
 
-class LatentFrechet:
-    """FD[latent]: the Frechet distance of `pooled_features` to those of the training latents. Smaller is better.
+class LatentScores(NamedTuple):
+    """`frechet`: FD[latent]. `recall`: of `RECALL_IMAGES` training latents. `deviation`: how much the samples differ
+    from each other, over how much training latents do (both in `pooled_features`); 0 is collapse."""
+
+    frechet: float
+    recall: float
+    deviation: float
+
+
+class LatentEvaluation:
+    """Scores of samples against the training latents, in `pooled_features`.
 
     The grid is the finest of 4, 2 and 1 cells a side with four latent pixels in a cell and twice as many images as
     features; `least_images` are needed for one cell.
@@ -36,10 +48,16 @@ class LatentFrechet:
     def __init__(self, latents: Latents, normalise: Callable[[Tensor], Tensor]) -> None:
         _, count, channels, side, _ = latents.array.shape
         self._cells = next((c for c in (4, 2) if 2 * c <= side and least_images(channels) * c**2 <= count), 1)
-        indices = torch.arange(min(REFERENCE_IMAGES, count)).split(1000)
-        self._reference = gaussian_statistics(
-            torch.cat([pooled_features(normalise(latents.batch(part)), self._cells) for part in indices])
-        )
+        indices = torch.linspace(0, count - 1, min(REFERENCE_IMAGES, count)).long().split(1000)
+        features = torch.cat([pooled_features(normalise(latents.batch(part)), self._cells) for part in indices])
+        self._reference = gaussian_statistics(features)
+        self._spread = features.std(0).mean().item()
+        self._some = features[:: max(1, len(features) // RECALL_IMAGES)][:RECALL_IMAGES]
 
-    def __call__(self, x_0: Tensor) -> float:
-        return frechet_distance(self._reference, gaussian_statistics(pooled_features(x_0, self._cells)))
+    def __call__(self, x_0: Tensor) -> LatentScores:
+        features = pooled_features(x_0, self._cells)
+        return LatentScores(
+            frechet=frechet_distance(self._reference, gaussian_statistics(features)),
+            recall=manifold_scores(self._some, features).recall,
+            deviation=features.std(0).mean().item() / max(self._spread, 1e-12),
+        )

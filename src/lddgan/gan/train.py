@@ -16,7 +16,8 @@ from lddgan.data.latents import Latents
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import RunStopped
-from lddgan.gan.evaluate import LatentFrechet
+from lddgan.gan.evaluate import LatentEvaluation
+from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
 from lddgan.networks.discriminator import Discriminator
@@ -79,12 +80,12 @@ def train_gan(
     if start >= total:
         reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
         return
-    frechet = LatentFrechet(latents, normalise)
+    evaluation, health = LatentEvaluation(latents, normalise), Health()
     progress = Progress(folder, "stage2", start, total, settings.batch)
     save_timer = Timer(config.checkpoint_seconds)
 
     def precision() -> contextlib.AbstractContextManager:
-        return autocast(device, config.precision)
+        return autocast(device, settings.precision)
 
     def guard(step: int) -> Callable[[dict[str, float]], None]:
         return lambda values: require_finite(step, values, checkpoint.path)
@@ -126,16 +127,29 @@ def train_gan(
             )  # fmt: skip
             ema.update(generator)
 
-            progress.add(step, values)
+            row = progress.add(step, values)
+            for warning in health.of_row(row) if row else ():
+                progress.say(f"stage 2, step {step + 1}: {warning}")
             done = step + 1
             if done % settings.report_every == 0 or done == total:
                 reporting.show(draw_x_0(config.seed, reporting.grid_images), done)
-                score = frechet(draw_x_0(config.seed + 1, EVALUATION_IMAGES))
-                if best.improve(score, done):
+                scores = evaluation(draw_x_0(config.seed + 1, EVALUATION_IMAGES))
+                if best.improve(scores.frechet, done):
                     reporting.keep(ema.model, "best")
-                progress.record(done, {"evaluation/frechet_latent": score})
+                progress.record(
+                    done,
+                    {
+                        "FD[latent]": scores.frechet,
+                        "evaluation/recall": scores.recall,
+                        "evaluation/deviation": scores.deviation,
+                    },
+                )
                 standing = f"best {best.value:.3f} at step {best.step}"
-                progress.say(f"stage 2, step {done}: FD[latent] {score:.3f} ({standing})")
+                progress.say(
+                    f"stage 2, step {done}: FD[latent] {scores.frechet:.3f} ({standing}), recall {scores.recall:.3f}"
+                )
+                for warning in health.of_scores(scores):
+                    progress.say(f"stage 2, step {done}: {warning}")
                 progress.draw()
                 progress.restart_clock(done)
             if save_timer.due() or done == total or interruption.signal:

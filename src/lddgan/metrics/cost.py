@@ -1,13 +1,16 @@
-"""What a network costs: parameters, and multiply-accumulates without running it."""
+"""What a network costs: parameters, multiply-accumulates and memory, without running it."""
 
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -27,3 +30,45 @@ def count_macs(module: nn.Module, *example_inputs: Any) -> int:
     with FlopCounterMode(display=False) as counter, torch.device("meta"), torch.no_grad():
         on_meta(*inputs)
     return counter.get_total_flops() // 2
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """The most bytes that tensors made in `work()` hold at one moment, on any device, the meta device too.
+
+    This is what an eager forward pass needs at least: what the allocator and the kernels take on top is not counted.
+    """
+    with _LiveBytes() as live, torch.no_grad():
+        work()
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts every storage from the operation that makes it until nothing refers to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        before = {
+            tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)
+        }
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._take(tensor.untyped_storage(), before)
+        return result
+
+    def _take(self, storage: torch.UntypedStorage, before: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen or key in before:  # a view, or changed in place
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size

@@ -47,7 +47,7 @@ def manifold_scores(
     """All four scores of features `real [N, d]` and `fake [M, d]`; the papers take `k` = 3 for the first two, 5 after.
 
     Precision is the share of `fake` inside the manifold of `real`, recall the reverse; density counts how many real
-    balls hold a generated point, over `k_density`, and can exceed 1. Never more than `chunk x chunk` distances are held. They are
+    balls hold a generated point, over `k_density`, and can exceed 1. At most `chunk x chunk` distances are held, and
     computed in float64: there the expansion `|a|^2 + |b|^2 - 2ab` of centred features keeps every distance that float32
     features can tell from zero.
 
@@ -113,7 +113,7 @@ def _nearest_within(points: Rows, centre: Tensor, k: int, chunk: int, device: to
 def _k_nearest(
     queries: Tensor, points: Rows, centre: Tensor, k: int, chunk: int, device: torch.device, itself: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Squared distances and indices `[Q, k]`; `itself` is the place of the first query among the points, if they are."""
+    """Squared distances and indices `[Q, k]`; `itself`: the place of the first query among the points, if it is one."""
     best = queries.new_full((len(queries), k), torch.inf)
     where = torch.zeros(len(queries), k, dtype=torch.long, device=device)
     for j, others in _chunks(points, centre, chunk, device):

@@ -37,7 +37,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context of a config's `precision`. Enter it anew for every phase: it caches cast weights."""
+    """The autocast context of a stage's `precision`. Enter it anew for every phase: it caches cast weights."""
     if precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

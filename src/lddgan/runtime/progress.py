@@ -60,19 +60,21 @@ class Progress:
         with open(path, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Collect one step's values; every `EVERY` steps their means become a row."""
+    def add(self, step: int, values: dict[str, float]) -> dict[str, float] | None:
+        """Collect one step's values; every `EVERY` steps their means become a row, which is returned."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._bar.update()
-        if (step + 1) % self.EVERY == 0:
-            means = {name: total / self._counts[name] for name, total in self._sums.items()}
-            seconds = time.monotonic() - self._clock
-            self.record(step + 1, {**means, "images_per_second": (step + 1 - self._since) * self.batch / seconds})
-            self._sums, self._counts = {}, {}
-            self.restart_clock(step + 1)
-            self._bar.set_postfix({k.split("/")[-1]: f"{v:.3g}" for k, v in list(means.items())[:4]}, refresh=False)
+        if (step + 1) % self.EVERY:
+            return None
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        seconds = time.monotonic() - self._clock
+        self.record(step + 1, {**means, "images_per_second": (step + 1 - self._since) * self.batch / seconds})
+        self._sums, self._counts = {}, {}
+        self.restart_clock(step + 1)
+        self._bar.set_postfix({k.split("/")[-1]: f"{v:.3g}" for k, v in list(means.items())[:4]}, refresh=False)
+        return means
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Write one row now."""
@@ -118,7 +120,7 @@ def require_finite(step: int, values: dict[str, float], checkpoint: Path) -> Non
         holds = f"'{checkpoint}' holds the last good state" if checkpoint.exists() else "nothing was saved before it"
         raise RunStopped(
             f"step {step}: {bad} is not finite, so the run stopped before the weights took it; {holds}: start a new "
-            "run with lower learning rates, a higher r1_gamma, or --precision float32",
+            "run with lower learning rates, a higher r1_gamma, or float32 (--stage1.precision, --stage2.precision)",
             resumable=False,
         )
 
