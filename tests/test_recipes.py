@@ -63,7 +63,8 @@ def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, fa
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_folder_follows_the_channels(channels):
     config = folder("x", 100, channels, 64)
-    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, channels + 1)
+    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, 4 * channels)
+    assert folder("x", 100, channels, 32).autoencoder.latent_channels == channels + 1
 
 
 @pytest.mark.parametrize("count", [10, 1000, 2_000_000])
@@ -75,7 +76,7 @@ def test_folder_sees_about_as_many_images_whatever_the_count(count):
 
 def test_folder_takes_another_resolution_where_it_can_be_halved():
     assert folder("x", 100, 3, 500, 24).latent_shape == (4, 12, 12)
-    assert folder("x", 100, 3, 500, 96).latent_shape == (4, 24, 24)
+    assert folder("x", 100, 3, 500, 96).latent_shape == (12, 24, 24)
     for resolution in (-8, 0, 4, 20, 33, 72, 136):
         with pytest.raises(UserError, match=f"images.resolution {resolution} is not"):
             folder("x", 100, 3, 500, resolution)

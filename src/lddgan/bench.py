@@ -24,8 +24,9 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
 
     Returns:
         `nfe`; `batch_seconds` (mean, as in the paper's tables), median, and the quartiles; `images_per_second` (of the
-        median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the first batch); `conv_peak_macs`
-        (multiply-accumulates a second of a large 3x3 convolution here) and `peak_fraction`, the share of it reached.
+        median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the first batch);
+        `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here) and `peak_fraction`, the share
+        of it that was reached.
     """
     warm_up = [_timed(lambda: pipe.draw(range(batch)), pipe.device) for _ in range(WARM_UP)]
     times = [

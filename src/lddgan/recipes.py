@@ -162,8 +162,8 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
         data=data,
         images=ImagesConfig(resolution=resolution, channels=channels, flips=True),  # type: ignore[arg-type]
         autoencoder=AutoencoderConfig(
-            latent_channels=(channels + 1, 4 * channels, 8 * channels)[halvings - 1], width=32, multipliers=(1, 2, 4, 4)[: halvings + 1], num_blocks=1,
-            linear_shortcut=True,
+            latent_channels=(channels + 1, 4 * channels, 8 * channels)[halvings - 1],
+            width=32, multipliers=(1, 2, 4, 4)[: halvings + 1], num_blocks=1, linear_shortcut=True,
         ),
         stage1=Stage1Config(
             epochs=max(1, STAGE1_IMAGES // count), batch=batch, learning_rate=1e-3, cosine_decay=True,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lddgan.metrics.cost import count_macs, count_parameters
+from lddgan.metrics.cost import count_macs, count_parameters, peak_bytes
 
 
 def test_convolution_and_linear_equal_the_hand_count():
@@ -43,3 +43,19 @@ def test_the_module_stays_as_it_was_and_other_arguments_pass():
     assert count_macs(network, torch.zeros(6, 4), 3) == 3 * 6 * 4 * 4
     assert count_parameters(network) == 4 * 4 + 4 + 4 + 4
     assert network.inner.weight.device.type == "cpu" and network.norm.num_batches_tracked == 0
+
+
+def test_peak_memory_counts_what_is_alive_at_once():
+    x = torch.zeros(1000)  # made outside: not counted
+
+    def chain() -> torch.Tensor:
+        a = x + 1
+        b = a + 1
+        del a
+        c = b + 1  # b and c
+        c += 1  # in place: nothing new
+        return c.view(10, 100)  # a view: nothing new
+
+    assert peak_bytes(chain) == 2 * 4000
+    assert peak_bytes(lambda: [x + 1, x + 2, x + 3]) == 3 * 4000
+    assert peak_bytes(lambda: torch.empty(1000, device="meta").double()) == 4000 + 8000

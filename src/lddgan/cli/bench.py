@@ -1,5 +1,5 @@
-"""`lddgan bench MODEL`: how fast a model draws, by the paper's protocol: the mean time of a batch of 100 over 300 trials,
-decoder included."""
+"""`lddgan bench MODEL`: how fast a model draws, by the paper's protocol: the mean time of a batch of 100 over 300
+trials, decoder included."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
         f"throughput              {result['images_per_second']:,.0f} images/s\n"
         f"first image             {result['first_image_seconds'] * 1e3:.1f} ms\n"
         f"first batch (warm-up)   {result['warm_up_seconds']:.4f} s\n"
-        f"convolution peak        {result['conv_peak_macs'] / 1e9:,.0f} GMAC/s, of which {result['peak_fraction']:.0%} reached\n"
+        f"convolution peak        {result['conv_peak_macs'] / 1e9:,.0f} GMAC/s, of which "
+        f"{result['peak_fraction']:.0%} was reached\n"
         f"measured on             {result['hardware']}, {result['precision']}"
     )

@@ -96,7 +96,7 @@ def evaluate(
     return scores | {
         "features": network.name, "feature_network": network.title, "weights_sha256": network.weights_hash,
         "preprocessing": network.preprocessing, "protocol": protocol,
-        "protocol_detail": f"samples as JPEG of quality {JPEG_QUALITY}" if protocol == "jpeg" else "samples as they are",
+        "protocol_detail": f"samples as JPEG, quality {JPEG_QUALITY}" if protocol == "jpeg" else "samples as they are",
         "n_samples": samples.count, "n_reference": reference_facts["count"],
         "samples": samples.facts, "reference": reference_facts,
         "k": {"precision_recall": 3, "density_coverage": 5},
@@ -150,7 +150,8 @@ def _require_same_shape(samples: Measured, reference: Reference) -> None:
     (height, width, channels), theirs = samples.shape, reference.images.shape
     if channels != theirs[2]:
         raise UserError(
-            f"the samples have {channels} channels and the data {theirs[2]}: give --channels {theirs[2]} to convert both"
+            f"the samples have {channels} channels and the data {theirs[2]}: give --channels {theirs[2]} to convert "
+            "both"
         )
     raise UserError(
         f"the samples are {width}x{height} and the data {theirs[1]}x{theirs[0]} px: give --resolution {height} to "
