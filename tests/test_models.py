@@ -98,6 +98,6 @@ def test_other_sizes_than_the_config_says(model):
 def test_no_folder_and_no_model_in_it(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "odd" / "config.json").mkdir(parents=True)
-    for name, says in (("missing", "there is no model folder"), ("file", "there is no model folder"), ("odd", "odd")):
+    for name, says in (("missing", "there is no model"), ("file", "there is no model"), ("odd", "odd")):
         with pytest.raises(UserError, match=says):
             load_model(tmp_path / name)

@@ -5,10 +5,11 @@ import pytest
 import torch
 from tiny import lively_model, tiny_config
 
-import lddgan.pipeline
+import lddgan.models
 from lddgan import Pipeline, UserError
 from lddgan.data.latents import to_uint8
 from lddgan.diffusion.schedule import Schedule
+from lddgan.models import load_model
 from lddgan.runtime.seeds import image_draws
 
 
@@ -60,12 +61,13 @@ def test_saved_and_loaded_it_draws_the_same(pipe, tmp_path):
 
 
 def test_shipped_models_have_names(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(lddgan.pipeline, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(lddgan.models, "SHIPPED", tmp_path / "shipped")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no model 'small'.*\(none\)"):
         Pipeline.from_pretrained("small")
     pipe.save_pretrained(tmp_path / "shipped" / "small")
     assert np.array_equal(Pipeline.from_pretrained("small", device="cpu")(2), pipe(2))
+    assert load_model("small")[0] == pipe.config  # and so does --init
     with pytest.raises(UserError, match=r"there is no model 'smal'.*\(small\)"):
         Pipeline.from_pretrained("smal")
 

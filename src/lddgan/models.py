@@ -24,6 +24,11 @@ from lddgan.runtime.seeds import mix
 from lddgan.spaces.latent import LatentSpace
 
 
+SHIPPED = Path(__file__).parent / "shipped"
+if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
+    SHIPPED = Path(__file__).parents[2] / "models"
+
+
 def build_space(config: Config) -> LatentSpace:
     """A latent space with a fresh autoencoder; its initial weights follow from `config.seed`."""
     values = dataclasses.asdict(config.autoencoder)
@@ -61,16 +66,21 @@ def save_model(
 
 
 def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
-    """Read a model folder (or a run folder, whose `model` is taken), in float32 and evaluation mode.
+    """Read a model folder, a run folder (its `model`), or a model that ships with the package, by name.
+
+    Networks come in float32 and evaluation mode.
 
     Raises:
-        UserError: a file is missing, truncated, or of other sizes than `config.json` says.
+        UserError: there is no such model; a file is missing, truncated, or of other sizes than `config.json` says.
     """
+    if not Path(folder).exists() and (SHIPPED / str(folder)).is_dir():
+        folder = SHIPPED / str(folder)
     folder = Path(folder)
     if not (folder / "config.json").exists() and (folder / "model").is_dir():
         folder = folder / "model"
     if not folder.is_dir():
-        raise UserError(f"there is no model folder '{folder}': check the path")
+        names = ", ".join(sorted(path.name for path in SHIPPED.iterdir())) if SHIPPED.is_dir() else "none"
+        raise UserError(f"there is no model '{folder}': give a model or run folder, or a shipped model ({names})")
     file = folder / "config.json"
     try:
         config = from_dict(json.loads(file.read_text()), f"'{file}'")

@@ -19,10 +19,6 @@ from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.latent import LatentSpace
 
-SHIPPED = Path(__file__).parent / "shipped"
-if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
-    SHIPPED = Path(__file__).parents[2] / "models"
-
 
 class Pipeline:
     """Draws images: `pipe(n, seed=0)` gives uint8 `[n, H, W, C]`.
@@ -45,12 +41,6 @@ class Pipeline:
         Raises:
             UserError: there is no such model, or a file of it is missing or damaged.
         """
-        shipped = SHIPPED / str(folder)
-        if not Path(folder).exists() and shipped.is_dir():
-            folder = shipped
-        elif not Path(folder).exists():
-            names = ", ".join(sorted(path.name for path in SHIPPED.iterdir())) if SHIPPED.is_dir() else "none"
-            raise UserError(f"there is no model '{folder}': give a model or run folder, or a shipped model ({names})")
         return cls(*load_model(folder), device=device)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
