@@ -110,7 +110,7 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         space.autoencoder.eval().requires_grad_(False)
         space.to(device)
         latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
-        space.set_statistics(latents.mean, latents.std)
+        space.set_statistics(latents.mean, space.autoencoder.channel_scale(latents.std))
         save_weights(space, folder / "autoencoder.safetensors")
         reporting = _reporting(config, folder, space)
         train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)

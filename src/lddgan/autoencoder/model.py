@@ -212,6 +212,20 @@ class Autoencoder(nn.Module):
             layer.weight.zero_()
             layer.bias.zero_()
 
+    @torch.no_grad()
+    def channel_scale(self, std: Tensor) -> Tensor:
+        """What each latent channel, of deviation `std [Z]`, is divided by before the diffusion: `[Z]`.
+
+        Without a shortcut all channels get unit deviation. The channels of a shortcut are principal components, and
+        most of them are faint texture: at unit deviation the generator would learn noise before shapes. There the
+        deviation goes with the square root of how far one deviation of the channel moves the image (mean square 1), so
+        that the diffusion still draws the coarse before the fine, as it does on pixels.
+        """
+        if self.decoder.shortcut is None:
+            return std
+        reach = std * self.decoder.shortcut.weight.flatten(1).norm(dim=0).to(std.device)
+        return std * (reach.mean() / reach).sqrt()
+
     @property
     def last_layer(self) -> Tensor:
         """The weight at which stage 1 compares gradient norms (its adaptive weight)."""
