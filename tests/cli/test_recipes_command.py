@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lddgan.cli import recipes as module
@@ -20,3 +22,7 @@ def test_the_list_tells_sizes_and_cost(capsys, monkeypatch):
         )
         assert float(lines[name][5]) == pytest.approx(cost["sample_macs"] / 1e9, abs=0.006)
     assert lines["folder"][1:3] == ["from", "data"]
+    run(["recipes", "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert list(listed) == ["demo", "cifar10"]
+    assert listed["demo"]["generator_params"] == model_cost(demo())["generator_params"]

@@ -27,7 +27,7 @@ def test_options_arrive(tmp_path, monkeypatch, capsys):
     run(["report", "x", "--features", "vgg16"])
     (folder, device, samples, features, weights, out), defaults = calls
     assert (str(folder), device, samples, features, str(weights), out) == ("x", "cpu", 30, "resnet56", "w.th", None)
-    assert defaults[1:5] == ("auto", 1000, "vgg16", None)
+    assert defaults[1:5] == ("auto", 2000, "vgg16", None)
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
+
 from lddgan.cli.main import Parser
 from lddgan.estimate import model_cost
 from lddgan.recipes import RECIPES
 
 
 def main(arguments: list[str]) -> None:
-    Parser(prog="lddgan recipes", description=__doc__).parse_args(arguments)
+    parser = Parser(prog="lddgan recipes", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, in raw counts")
+    options = parser.parse_args(arguments)
+    configs = {name: build() for name, build in RECIPES.items()}
+    costs = {name: model_cost(config) for name, config in configs.items()}
+    summaries = {name: (build.__doc__ or "").strip().splitlines()[0] for name, build in RECIPES.items()}
+    if options.json:
+        print(json.dumps({name: {"summary": summaries[name], **costs[name]} for name in RECIPES}))
+        return
     print(f"{'recipe':<16} {'image':>11} {'latent':>10} {'parameters':>11} {'MACs/image':>11}  what it is")
-    for name, build in RECIPES.items():
-        config = build()
-        cost = model_cost(config)
+    for name, config in configs.items():
         image = "x".join(map(str, (config.images.resolution, config.images.resolution, config.images.channels)))
         channels, height, width = config.latent_shape
-        parameters = cost["generator_params"] + cost["decoder_params"]
-        summary = (build.__doc__ or "").strip().splitlines()[0]
+        parameters = costs[name]["generator_params"] + costs[name]["decoder_params"]
         print(
             f"{name:<16} {image:>11} {f'{height}x{width}x{channels}':>10} {parameters / 1e6:>9.2f} M "
-            f"{cost['sample_macs'] / 1e9:>9.2f} G  {summary}"
+            f"{costs[name]['sample_macs'] / 1e9:>9.2f} G  {summaries[name]}"
         )
     print(f"{'folder':<16} {'from data':>11} {'':>10} {'':>11} {'':>11}  your own images: sizes follow from the data")
     print("\nParameters: generator and decoder. MACs: all steps and the decoder, for one image.")

@@ -10,7 +10,7 @@ from lddgan.metrics.features import NETWORKS
 from lddgan.reports.page import write_report
 from lddgan.runtime.device import DEVICES
 
-SAMPLES = 1000
+SAMPLES = 2000
 
 
 def main(arguments: list[str]) -> None:
