@@ -67,7 +67,7 @@ def estimate(config: Config, device_name: str) -> str:
     for name, value in cost.items():
         lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
     stage1, share1 = _time_stage1(config, cost, device)
-    stage2, share2 = _time_stage2(config, cost, device)
+    stage2, share2 = time_stage2(config, cost, device)
     lines.append(f"{'peak memory of a step':<26} {_peak_memory(device) / 2**30:>12,.2f} GiB (measured)")
     count = {"cifar10": 50_000, "stl10": 5_000}.get(config.data)
     if config.data and not count:
@@ -109,7 +109,7 @@ def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -
     return _seconds(step, device) * config.stage1.batch / batch, batch
 
 
-def _time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
+def time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
     """Seconds a step (without the penalty, which is rare), and the images it was measured on."""
     batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
     shape, latent_dim = config.latent_shape, config.generator.latent_dim

@@ -16,7 +16,9 @@ COMMANDS = {
     "sample": "draw images from a model",
     "evaluate": "score a model's samples, or any set of images, against a reference set",
     "cost": "parameters, multiply-accumulates and memory of a model or recipe",
+    "report": "one self-contained page about a run",
     "bench": "how fast a model draws, by the protocol of the paper",
+    "reproduce": "the paper's tables and figures, ours beside theirs",
     "recipes": "list the recipes and what they cost",
     "data": "look at a set of images",
 }

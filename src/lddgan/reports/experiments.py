@@ -1,0 +1,308 @@
+"""The rows of ours: what each trains, for how long, on which autoencoder; and how one is run, measured and kept.
+
+Run folders lie in the work folder and may go when the rows are there; rows and numbers of epochs are kept for good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lddgan.autoencoder.objective import psnr
+from lddgan.autoencoder.train import HELD_OUT_IMAGES, reconstruct, train_autoencoder
+from lddgan.bench import bench
+from lddgan.config import Config, identity, save_yaml, to_dict
+from lddgan.data.latents import to_uint8, to_unit_range, weights_hash
+from lddgan.data.prepare import ImageSet
+from lddgan.errors import RunStopped, UserError
+from lddgan.estimate import time_stage2, model_cost
+from lddgan.metrics.evaluate import Reference, evaluate
+from lddgan.metrics.features import FeatureNetwork
+from lddgan.metrics.measured import Measured, from_model, from_path
+from lddgan.models import build_space, load_weights, save_weights
+from lddgan.pipeline import Pipeline
+from lddgan.recipes import recipe
+from lddgan.reports.figures import GRID_IMAGES, GRID_SEED
+from lddgan.reports.published import TABLES, paper_grid, paper_table
+from lddgan.reports.rows import Row, What, save_row, settings
+from lddgan.reports.tables import STAND_INS
+from lddgan.run import load_images, resume_run
+from lddgan.runtime.device import describe, resolve_device
+from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
+
+MINUTES = 15
+"""Of stage 2, for every row of the small scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """A set of images at a scale: the recipe, the samples of a score, the split whose reconstructions are scored, and
+    the batches timed."""
+
+    recipe: str
+    samples: int
+    reconstructed_split: str = "test"
+    trials: int = 300
+
+
+SETS: dict[str, dict[str, Set]] = {
+    "small": {
+        "cifar10": Set("cifar10-small", 10_000, trials=10),
+        # 2,000, as a Gaussian of the 1,280 features of efficientnet-lite0 takes more images than that; for the same
+        # reason reconstructions are those of the training images, not of the 80 held out.
+        "digits": Set("demo", 2_000, "train", trials=10),
+    },
+    "paper": {
+        "cifar10": Set("cifar10", 50_000),
+        "celebahq256": Set("celebahq256", 50_000),
+        "lsun-church256": Set("lsun-church256", 50_000),
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One call's part in the rows: where the images of a set are, where things go, and how they are measured."""
+
+    scale: str
+    set: str
+    data: str
+    seed: int
+    work: Path
+    out: Path
+    network: FeatureNetwork
+    device: str
+
+    @property
+    def rows(self) -> Path:
+        return self.out / "rows"
+
+    @property
+    def kind(self) -> Set:
+        return SETS[self.scale][self.set]
+
+    @property
+    def base(self) -> Config:
+        """Stage 1 of it is shared by all systems; its seed stays that of the recipe."""
+        return dataclasses.replace(recipe(self.kind.recipe), data=self.data)
+
+
+def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
+    """The (set, system) that the tables and figures `names` show at `scale`, autoencoders first."""
+    found: set[tuple[str, str]] = set()
+    for name in names:
+        if name in TABLES:
+            table = paper_table(name)
+            parts = [(row.set, row.system) for row in table.rows]
+            if any((column.ours or "").startswith("autoencoder.") for column in table.columns):
+                parts += [(row.set, "autoencoder") for row in table.rows]
+        elif name == "fig2":
+            continue
+        elif name == "fig3":
+            parts = [("cifar10", "weighted")]
+        else:
+            parts = [(panel.set, panel.system) for panel in paper_grid(name).panels]
+        for printed_set, system in parts:
+            for name_of_set in STAND_INS.get(printed_set or "", (printed_set,)):
+                if name_of_set in SETS[scale] and system:
+                    found.add((str(name_of_set), system))
+    order = ["autoencoder", "adversarial", "reconstruction", "weighted"]
+    return sorted(found, key=lambda pair: (list(SETS[scale]).index(pair[0]), order.index(pair[1])))
+
+
+def run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
+    """Train and measure those of `systems` that have no row yet; returns the files of the new rows.
+
+    Raises:
+        UserError: bad data or folders, a damaged checkpoint.
+        RunStopped: interrupted, not finite, or the disk is full; the same call goes on from there.
+    """
+    try:
+        return _run_rows(plan, systems)
+    except RunStopped as stop:
+        again = "; the same command goes on from there" if stop.resumable else ""
+        raise RunStopped(str(stop).split("; go on with: ")[0] + again, stop.exit_code, stop.resumable) from stop
+    except KeyboardInterrupt:
+        raise RunStopped("stopped; the same command goes on from there", 130) from None
+
+
+def _run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
+    systems, written = list(systems), []
+    if not systems:
+        return []
+    images = load_images(plan.base, skip_broken=False)
+    for system in systems:
+        config = system_config(plan, system, len(images[0]))
+        what = _what(plan, system, config, images[0].hash)
+        if (plan.rows / f"{what.hash}.json").exists():
+            tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]} is there")
+            continue
+        tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]}")
+        autoencoder = shared_autoencoder(plan, images)
+        if system == "autoencoder":
+            row, pictures = _measure_autoencoder(plan, what, autoencoder, images)
+        else:
+            folder = _train(plan, system, config, autoencoder, images[0])
+            row, pictures = _measure_model(plan, what, config, folder, len(images[0]))
+        written.append(save_row(row, plan.rows, pictures))
+    return written
+
+
+def system_config(plan: Plan, system: str, count: int) -> Config:
+    """The config of a system on `count` training images.
+
+    Raises:
+        UserError: the file of fixed numbers of epochs is damaged.
+    """
+    base = plan.base
+    if system == "autoencoder":
+        return base
+    epochs = base.stage2.epochs if plan.scale == "paper" else fixed_epochs(plan, count)
+    stage2 = dataclasses.replace(base.stage2, objective=system, epochs=epochs)
+    return dataclasses.replace(base, stage2=stage2, seed=plan.seed)
+
+
+def fixed_epochs(plan: Plan, count: int) -> int:
+    """Epochs of stage 2 that fit in `MINUTES`, at least one, of `count` images each.
+
+    They follow from the rate measured by the first call on any machine, and stand in `OUT/steps.json` from then on:
+    Weighted Learning needs its horizon beforehand, and rows of several machines must train for as long.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file, device, base = plan.out / "steps.json", resolve_device(plan.device), plan.base
+    digest = _short(json.dumps(settings(base, "weighted")))  # another recipe is measured anew
+    try:
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if known.get(plan.set, {}).get("settings") == digest:
+            return int(known[plan.set]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{file}' is damaged ({error}): restore it, or remove it to measure anew") from None
+    seconds, _ = time_stage2(base, model_cost(base), device)
+    steps_an_epoch = count / base.stage2.batch
+    epochs = max(1, int(MINUTES * 60 / seconds / steps_an_epoch))
+    known[plan.set] = {
+        "epochs": epochs, "steps": max(1, epochs * count // base.stage2.batch), "minutes": MINUTES,
+        "seconds_per_step": round(seconds, 5), "rounded": "down to whole epochs", "training_images": count,
+        "recipe": base.recipe, "settings": digest, "hardware": describe(device),
+    }  # fmt: skip
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(known, indent=2) + "\n")
+    return epochs
+
+
+def shared_autoencoder(plan: Plan, images: tuple[ImageSet, ImageSet]) -> Path:
+    """The folder of the finished stage 1 that all systems of the set share; trained where it is not there yet."""
+    name = json.dumps([settings(plan.base, "autoencoder"), images[0].hash])
+    folder = plan.work / f"{plan.scale}-{plan.set}-autoencoder-{_short(name)}"
+    if not (folder / "autoencoder.safetensors").exists():
+        ensure_folder(folder)
+        remove_leftovers(folder)
+        space = build_space(plan.base)
+        train_autoencoder(plan.base, space.autoencoder, *images, folder, resolve_device(plan.device))
+        save_weights(space, folder / "autoencoder.safetensors")  # last: what has it is finished
+    return folder
+
+
+def _train(plan: Plan, system: str, config: Config, autoencoder: Path, train: ImageSet) -> Path:
+    """Stage 2 in an ordinary run folder that begins with the shared stage 1 behind it."""
+    name = json.dumps([settings(config, system), train.hash])
+    folder = plan.work / f"{plan.scale}-{plan.set}-{system}-{_short(name)}"
+    if not (folder / "config.yaml").exists():
+        # The checkpoint is the shared one under the run's own identity, since it differs in stage 2 alone.
+        state = torch.load(autoencoder / "checkpoints" / "stage1.pt", map_location="cpu", weights_only=True)
+        state["identity"] = {**identity(config), "the data": train.hash}
+        with atomic_write(ensure_folder(folder) / "checkpoints" / "stage1.pt") as temporary:
+            torch.save(state, temporary)
+        save_yaml(config, folder / "config.yaml")
+    if not (folder / "run.json").exists():
+        resume_run(folder, device=plan.device, skip_broken=False)
+    return folder
+
+
+def _what(plan: Plan, system: str, config: Config, data_sha256: str) -> What:
+    kind = plan.kind
+    protocol = {
+        "features": plan.network.name, "weights_sha256": plan.network.weights_hash,
+        "samples": "all" if system == "autoencoder" else kind.samples, "sampling_seed": GRID_SEED,
+        "reference": kind.reconstructed_split if system == "autoencoder" else "train",
+    }  # fmt: skip
+    return What(
+        scale=plan.scale, set=plan.set, system=system, config=settings(config, system), data_sha256=data_sha256,
+        protocol=protocol,
+    )  # fmt: skip
+
+
+def _measure_model(plan: Plan, what: What, config: Config, folder: Path, count: int) -> tuple[Row, np.ndarray]:
+    """Scores and speed of the last weights, not the best: no row is chosen by a score."""
+    pipe = Pipeline.from_pretrained(folder / "model", plan.device)
+    resolution, channels = config.images.resolution, config.images.channels
+    samples = from_model(pipe, folder.name, plan.kind.samples, GRID_SEED)
+    scores = evaluate(samples, Reference(from_path(plan.data, "train", None, resolution, channels)), plan.network)
+    steps = max(1, config.stage2.epochs * count // config.stage2.batch)
+    training = {
+        "epochs": config.stage2.epochs, "steps": steps, "images": count,
+        "minutes": _minutes(folder / "curves" / "stage2.jsonl", steps * config.stage2.batch),
+    }  # fmt: skip
+    speed = bench(pipe, trials=plan.kind.trials)
+    return _row(plan, what, config, scores, speed, training), pipe(GRID_IMAGES, GRID_SEED)
+
+
+def _measure_autoencoder(
+    plan: Plan, what: What, folder: Path, images: tuple[ImageSet, ImageSet]
+) -> tuple[Row, np.ndarray]:
+    """The reconstructions of a split against its originals, as in Table 1, and the PSNR of held-out ones."""
+    config, device, split = plan.base, resolve_device(plan.device), plan.kind.reconstructed_split
+    space = build_space(config)
+    load_weights(space, folder / "autoencoder.safetensors")
+    autoencoder = space.autoencoder.to(device)
+    resolution, channels = config.images.resolution, config.images.channels
+    originals = from_path(plan.data, split, None, resolution, channels)  # type: ignore[arg-type]
+
+    def read(rows: range) -> np.ndarray:
+        return to_uint8(reconstruct(autoencoder, torch.from_numpy(originals.read(rows)), device)).numpy()
+
+    digest = weights_hash(autoencoder)
+    facts = {"model": folder.name, "autoencoder_sha256": digest, "count": originals.count}
+    key = f"{digest[:24]}-{originals.key[:24]}"
+    scores = evaluate(Measured(originals.count, originals.shape, read, key, facts), Reference(originals), plan.network)
+    few = images[1].batch(np.linspace(0, len(images[1]) - 1, min(HELD_OUT_IMAGES, len(images[1]))).astype(int))
+    scores["psnr"] = psnr(reconstruct(autoencoder, few, device), to_unit_range(few))
+    count, stage1 = len(images[0]), config.stage1
+    steps = max(1, stage1.epochs * count // stage1.batch)
+    training = {
+        "epochs": stage1.epochs, "steps": steps, "images": count,
+        "minutes": _minutes(folder / "curves" / "stage1.jsonl", steps * stage1.batch),
+    }  # fmt: skip
+    return _row(plan, what, config, scores, None, training), read(range(min(GRID_IMAGES, originals.count)))
+
+
+def _row(
+    plan: Plan, what: What, config: Config, scores: dict[str, Any], speed: dict[str, Any] | None, training: dict
+) -> Row:
+    named = dataclasses.replace(config, data=plan.set)
+    return Row(
+        what=what, config=to_dict(named), seed=config.seed, scores=scores, speed=speed,
+        training={**training, "finished": time.strftime("%Y-%m-%d")}, hardware=describe(resolve_device(plan.device)),
+    )  # fmt: skip
+
+
+def _minutes(curves: Path, images: int) -> float | None:
+    """Of the training loop without its reports, over all sittings, from the logged rates; None without any."""
+    rows = [json.loads(line) for line in curves.read_text().splitlines()]
+    seconds = [1 / row["images_per_second"] for row in rows if "images_per_second" in row]
+    return round(images * sum(seconds) / len(seconds) / 60, 2) if seconds else None
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

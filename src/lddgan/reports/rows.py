@@ -1,0 +1,134 @@
+"""Finished rows: one small file each, `ROWS/HASH.json` with `HASH.png` beside it, so that a table grows over many
+sittings and machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lddgan.config import Config, identity
+from lddgan.errors import UserError
+from lddgan.reports.grid import save_grid
+from lddgan.runtime.files import atomic_write
+
+VERSION = 1
+"""Raise it when a default of the config, or the meaning of a field, changes: older rows are then run again."""
+AUTOENCODER_PARTS = ("recipe", "seed", "images.", "autoencoder.", "stage1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class What:
+    """All that decides a row's numbers, but for the hardware. Its hash names the row."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    scale: str
+    set: str
+    system: str
+    """`autoencoder`, or the objective of stage 2."""
+    config: dict[str, str]
+    """`settings` of the config."""
+    data_sha256: str
+    """Of the training images as the networks see them."""
+    protocol: dict[str, Any]
+    """`features`, their `weights_sha256`, number of `samples`, `sampling_seed`, and the `reference` split."""
+    version: int = VERSION
+
+    @property
+    def hash(self) -> str:
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was run, and what came out."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    what: What
+    config: dict[str, Any]
+    """The whole config, for the reader; its `data` is the name of the set, never a path of this machine."""
+    seed: int
+    scores: dict[str, Any]
+    """As `lddgan.metrics.evaluate` gives them, protocol and hardware included; `psnr` of an autoencoder."""
+    speed: dict[str, Any] | None
+    """As `lddgan.bench` gives it; None for an autoencoder."""
+    training: dict[str, Any]
+    """`epochs`, `steps`, `minutes` of the loop (None where too short to tell) and the number of training `images`."""
+    hardware: str
+
+
+_ADAPTER: TypeAdapter[Row] = TypeAdapter(Row)
+
+
+def settings(config: Config, system: str) -> dict[str, str]:
+    """The fields of `config` that bear on `system` and are not at their defaults, by dotted name.
+
+    A new field with a default thus leaves the hash of older rows as it was. Stage 2 does not bear on an autoencoder.
+    """
+    defaults = _defaults(Config)
+    return {
+        name: value
+        for name, value in identity(config).items()
+        if defaults.get(name) != value and (system != "autoencoder" or name.startswith(AUTOENCODER_PARTS))
+    }
+
+
+def save_row(row: Row, folder: str | Path, images: np.ndarray) -> Path:
+    """Write `row` and a strip of its images (uint8 `[n, H, W, C]`, eight in a line); the `.json` comes last.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = Path(folder) / f"{row.what.hash}.json"
+    save_grid(images, path.with_suffix(".png"), columns=8, scale=1, padding=0)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(row), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def load_row(path: str | Path) -> Row:
+    """Read a row.
+
+    Raises:
+        UserError: it is missing, damaged, or not what its name says.
+    """
+    path = Path(path)
+    try:
+        row = _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"there is no row '{path}': check the path") from None
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise UserError(f"the row '{path}' is damaged ({reason}): remove it and run it again") from None
+    if row.what.hash != path.stem:
+        raise UserError(f"the row '{path}' is damaged (its content has the hash {row.what.hash}): restore or remove it")
+    return row
+
+
+def load_rows(folder: str | Path) -> list[Row]:
+    """All rows in `folder`, in an order that hangs on nothing but them; none where there is no folder.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    rows = [load_row(path) for path in sorted(Path(folder).glob("*.json"))]
+    return sorted(rows, key=lambda row: (row.what.set, row.what.system, row.seed, row.scores["score"], row.what.hash))
+
+
+def _defaults(kind: type, prefix: str = "") -> dict[str, str]:
+    """Dotted name -> default as `identity` writes it, of every field that has one."""
+    hints, found = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= _defaults(hints[field.name], f"{prefix}{field.name}.")
+        elif field.default is not dataclasses.MISSING:
+            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            found[prefix + field.name] = str(value)
+    return found

@@ -1,0 +1,51 @@
+"""Made-up rows, as `lddgan reproduce --run` would write them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lddgan.config import to_dict
+from lddgan.recipes import recipe
+from lddgan.reports.rows import Row, What, save_row, settings
+
+RECIPES = {
+    ("small", "cifar10"): "cifar10-small",
+    ("small", "digits"): "demo",
+    ("paper", "cifar10"): "cifar10",
+    ("paper", "celebahq256"): "celebahq256",
+}
+
+
+def made_up(system: str, set_name: str = "cifar10", scale: str = "small", **changes: Any) -> Row:
+    """FD[resnet56] 12.345, recall 0.3, 0.5 s a batch; an autoencoder's PSNR is 27.5. `changes` are of the scores."""
+    config = recipe(RECIPES[scale, set_name])
+    if system != "autoencoder":
+        config = dataclasses.replace(config, stage2=dataclasses.replace(config.stage2, objective=system))
+    what = What(
+        scale=scale, set=set_name, system=system, config=settings(config, system), data_sha256="d" * 64,
+        protocol={"features": "resnet56", "samples": 10_000},
+    )  # fmt: skip
+    scores: dict[str, Any] = {
+        "score": "FD[resnet56]", "frechet_distance": 12.345, "precision": 0.7, "recall": 0.3,
+        "n_samples": 10_000, "n_reference": 50_000, "reference": {"split": "train"}, "hardware": "a test",
+    }  # fmt: skip
+    speed = {"nfe": 4, "batch": 100, "trials": 10, "batch_seconds": 0.5}
+    if system == "autoencoder":
+        scores["psnr"] = 27.5
+    return Row(
+        what=what, config=to_dict(dataclasses.replace(config, data=set_name)), seed=0, scores=scores | changes,
+        speed=None if system == "autoencoder" else speed,
+        training={"epochs": 2, "steps": 1562, "images": 50_000, "minutes": 14.2}, hardware="a test, 2 threads",
+    )  # fmt: skip
+
+
+def save_made_up(folder: Path, *rows: Row) -> None:
+    """With 40 images each, all of one colour."""
+    for number, row in enumerate(rows):
+        images = row.config["images"]
+        shape = (40, images["resolution"], images["resolution"], images["channels"])
+        save_row(row, folder, np.full(shape, 40 * number % 200 + 60, np.uint8))
