@@ -23,7 +23,6 @@ from lddgan.runtime.files import atomic_write, ensure_folder
 from lddgan.runtime.seeds import mix
 from lddgan.spaces.latent import LatentSpace
 
-
 SHIPPED = Path(__file__).parent / "shipped"
 if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
     SHIPPED = Path(__file__).parents[2] / "models"

@@ -20,12 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
+from torchvision.transforms.functional import normalize
 
 from lddgan.data.sources import cache_folder
 from lddgan.errors import UserError
 from lddgan.runtime.files import atomic_write
 
 BATCH = 50
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+"""Mean and standard deviation of RGB in [0, 1] that torchvision's networks, and the ResNet-56, were trained with."""
 
 
 class BasicBlock(nn.Module):
@@ -87,13 +90,9 @@ class ResNet56(Network):
             stages.append(nn.Sequential(first, *(BasicBlock(width, width, stride=1) for _ in range(8))))
         self.layer1, self.layer2, self.layer3 = stages
         self.linear = nn.Linear(64, 10)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.relu(self.conv1((images - self.mean) / self.std))  # [B, 16, 32, 32]
+        h = F.relu(self.conv1(normalize(images, *IMAGENET)))  # [B, 16, 32, 32]
         h = self.layer3(self.layer2(self.layer1(h)))  # [B, 64, 8, 8]
         features = h.mean(dim=(2, 3))
         return features, self.linear(features)
@@ -180,13 +179,9 @@ class VGG16(Network):
         super().__init__()
         with torch.device("meta"):  # its 138 million weights are loaded, not drawn
             self.model = vgg16().to_empty(device="cpu")
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.model.features((images - self.mean) / self.std)  # [B, 512, 7, 7]
+        h = self.model.features(normalize(images, *IMAGENET))  # [B, 512, 7, 7]
         features = self.model.classifier[:5](h.flatten(1))
         return features, self.model.classifier[6](features)
 

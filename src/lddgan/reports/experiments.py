@@ -24,7 +24,7 @@ from lddgan.config import Config, identity, save_yaml, to_dict
 from lddgan.data.latents import to_uint8, to_unit_range, weights_hash
 from lddgan.data.prepare import ImageSet
 from lddgan.errors import RunStopped, UserError
-from lddgan.estimate import time_stage2, model_cost
+from lddgan.estimate import model_cost, time_stage2
 from lddgan.metrics.evaluate import Reference, evaluate
 from lddgan.metrics.features import FeatureNetwork
 from lddgan.metrics.measured import Measured, from_model, from_path
