@@ -71,8 +71,9 @@ def cifar10_small() -> Config:
         ),
         discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=32, time_dim=128),
         diffusion=DiffusionConfig(num_steps=4),
-        # Three times the generator's rate and a strong penalty keep the discriminator seeing without letting it win; the
-        # reconstruction loss keeps the generator from swinging between modes. At 8x8 float32 is as fast as bfloat16.
+        # Three times the generator's rate and a strong penalty keep the discriminator seeing without letting it win;
+        # the reconstruction loss keeps the generator from swinging between modes. At 8x8 float32 is as fast as
+        # bfloat16.
         stage2=Stage2Config(
             epochs=6, batch=64, learning_rate_generator=3e-4, learning_rate_discriminator=1e-3, ema_decay=0.999,
             r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True, report_every=400,

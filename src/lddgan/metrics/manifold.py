@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lddgan.errors import UserError
 
@@ -63,7 +64,7 @@ def manifold_scores(
 
     precise, recalled = torch.zeros(len(fake), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
     covered, held = torch.zeros(len(real), dtype=torch.bool), 0
-    for i, some in _chunks(real, centre, chunk, device):
+    for i, some in _chunks(real, centre, chunk, device, "precision, recall, density, coverage"):
         for j, others in _chunks(fake, centre, chunk, device):
             distances = _squared_distances(some, others)
             precise[j] |= (distances <= radii[i, None].to(device)).any(0).cpu()
@@ -105,7 +106,7 @@ def _nearest_within(points: Rows, centre: Tensor, k: int, chunk: int, device: to
     """Squared distances, float64 `[N, k]` on the CPU, from each point to its k nearest others."""
     rows = (
         _k_nearest(some, points, centre, k, chunk, device, itself=i.start)[0].cpu()
-        for i, some in _chunks(points, centre, chunk, device)
+        for i, some in _chunks(points, centre, chunk, device, "nearest neighbours")
     )
     return torch.cat(list(rows))
 
@@ -127,8 +128,12 @@ def _k_nearest(
     return best, where
 
 
-def _chunks(rows: Rows, centre: Tensor, chunk: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    for start in range(0, len(rows), chunk):
+def _chunks(
+    rows: Rows, centre: Tensor, chunk: int, device: torch.device, label: str | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Centred float64 pieces with their places; with a `label`, under a progress bar if it takes long."""
+    starts = range(0, len(rows), chunk)
+    for start in tqdm(starts, desc=label, delay=2, leave=False, dynamic_ncols=True, disable=label is None):
         piece = slice(start, min(start + chunk, len(rows)))
         yield piece, rows[piece].to(device).double() - centre.to(device)
 
