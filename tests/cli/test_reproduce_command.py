@@ -39,7 +39,7 @@ def tiny(tiny_data, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "load_features", lambda *arguments: network)
     monkeypatch.setitem(recipes.RECIPES, "demo", tiny_config)
     monkeypatch.setitem(SETS["small"], "digits", Set("demo", 30, "train", trials=2))
-    monkeypatch.setattr(experiments, "_time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps: 2 epochs
+    monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps: 2 epochs
     monkeypatch.setattr(
         experiments, "bench", lambda pipe, trials: {"nfe": 3, "batch": 100, "trials": trials, "batch_seconds": 0.25}
     )
@@ -81,7 +81,7 @@ def test_end_to_end(tiny, tmp_path, capsys):
     )
     assert lines["AdvLoss + RecLoss + WL"]["paper: FID ↓"] == "" and len(lines) == 3
     assert "PSNR" in str(result["table1"]) and result["table1"]["rows"][1]["ours: autoencoder: PSNR (dB) ↑"]
-    assert sum(bool(line["ours: samples"]) for line in result["fig4"]["rows"]) == 4  # three, and the shipped demo
+    assert sum(bool(line["ours: samples"]) for line in result["fig4"]["rows"]) == 5  # three, and two shipped models
     strip = Image.open(tmp_path / "out" / "rows" / f"{rows['weighted'].what.hash}.png")
     assert strip.size == (64, 40) and len(np.unique(np.asarray(strip))) > 1
     committed = "".join(path.read_text() for path in (tmp_path / "out").rglob("*.json"))
@@ -92,7 +92,7 @@ def test_finished_rows_are_not_run_again_even_where_the_runs_are_gone(tiny, tmp_
     run(["reproduce", "table3", *tiny])
     before = {path: path.read_bytes() for path in (tmp_path / "out" / "rows").iterdir()}
     shutil.rmtree(tmp_path / "work")
-    monkeypatch.setattr(experiments, "_time_stage2", lambda *arguments: (0.001, 8))  # a faster machine: as many epochs
+    monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (0.001, 8))  # a faster machine: as many epochs
     run(["reproduce", "table3", "table12", *tiny])
     assert {path: path.read_bytes() for path in (tmp_path / "out" / "rows").iterdir()} == before
     assert not (tmp_path / "work").exists()
@@ -187,7 +187,7 @@ def test_what_is_run_for_what():
 def test_epochs_are_rounded_down_and_at_least_one(tiny, tmp_path, monkeypatch):
     plan = experiments.Plan("small", "digits", "digits", 0, tmp_path, tmp_path, None, "cpu")  # type: ignore[arg-type]
     for seconds, epochs in ((1.0, 184), (0.1, 1846), (1e6, 1)):  # 900 s, 39 / 8 steps an epoch
-        monkeypatch.setattr(experiments, "_time_stage2", lambda *arguments, s=seconds: (s, 8))
+        monkeypatch.setattr(experiments, "time_stage2", lambda *arguments, s=seconds: (s, 8))
         (tmp_path / "steps.json").unlink(missing_ok=True)
         assert experiments.fixed_epochs(plan, 39) == epochs
     (tmp_path / "steps.json").write_text("{")

@@ -94,7 +94,7 @@ def test_folder_follows_the_data(tmp_path, cache, mode):
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     assert (config.images.resolution, config.images.channels, config.data) == (64, channels, str(data))
     assert resolve("folder", str(data), ["--images.resolution", "32"]).latent_shape == (channels + 1, 16, 16)
-    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 4
+    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 12
 
 
 def test_unwritable_output(tmp_path, tiny_data, cache):

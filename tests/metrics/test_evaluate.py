@@ -54,8 +54,9 @@ def test_identical_sets_and_a_shift(network):
     assert shifted["frechet_distance"] == pytest.approx(2500, rel=1e-4)
     assert shifted["kernel_distance"] > same["kernel_distance"]
     assert shifted["n_samples"] == shifted["n_reference"] == 80
-    for key in ("weights_sha256", "preprocessing", "protocol", "versions", "hardware", "seconds", "reference"):
+    for key in ("weights_sha256", "preprocessing", "protocol", "versions", "hardware", "reference"):
         assert shifted[key]
+    assert shifted["seconds"] >= 0
 
 
 def test_a_collapsed_generator_has_precision_and_no_recall(network):
