@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lddgan.cli.main import Parser
@@ -41,7 +42,7 @@ def write_summary(folder: Path, minutes: float, device: str) -> None:
     samples = pipe(1000, seed=0)
     save_grid(samples[:100], folder / "samples.png", columns=10)
     train, _ = load_images(pipe.config, skip_broken=False)
-    pixels = [torch.from_numpy(images.reshape(len(images), -1)).float() for images in (train.images, samples)]
+    pixels = [torch.from_numpy(np.array(images)).flatten(1).float() for images in (train.images, samples)]
     scores = manifold_scores(pixels[0], pixels[1])
     metrics = {
         "precision": scores.precision, "recall": scores.recall, "features": "pixels", "k": 3,
