@@ -121,10 +121,9 @@ def _k_nearest(
         distances = _squared_distances(queries, others)
         if itself == j.start:
             distances.fill_diagonal_(torch.inf)
-        indices = torch.arange(j.start, j.start + len(others), device=device).expand_as(distances)
-        both, both_where = torch.cat([best, distances], 1), torch.cat([where, indices], 1)
-        best, order = both.topk(k, dim=1, largest=False)
-        where = both_where.gather(1, order)
+        closest, places = distances.topk(min(k, len(others)), dim=1, largest=False)
+        best, order = torch.cat([best, closest], 1).topk(k, dim=1, largest=False)
+        where = torch.cat([where, places + j.start], 1).gather(1, order)
     return best, where
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lddgan.config import identity
 from lddgan.data.latents import weights_hash
-from lddgan.data.prepare import describe, prepare
+from lddgan.data.prepare import ImageSet, describe, prepare
 from lddgan.data.sources import Split
 from lddgan.errors import RunStopped, UserError
 from lddgan.metrics.features import FeatureNetwork
@@ -93,7 +93,14 @@ def from_path(
             raise UserError(f"the images in '{path}' are of several sizes ({sizes}): give --resolution to resize them")
         resolution = facts.widths[0]
     images = prepare(path, split=split, resolution=resolution, channels=channels)
-    indices = _spread(len(images), n, path)
+    if n is not None and not 1 <= n <= len(images):
+        raise UserError(f"'{path}' holds {len(images)} images, not {n}: ask for at most {len(images)}")
+    return from_images(images, path, split, n)
+
+
+def from_images(images: ImageSet, path: str, split: Split, n: int | None = None) -> Measured:
+    """A prepared set, or `n` of its images, evenly spread; `path` and `split` say where it came from."""
+    indices = evenly_spread(len(images), n or len(images))
     stored = images.images
     assert isinstance(stored, np.memmap) and stored.filename is not None
 
@@ -108,10 +115,9 @@ def from_path(
     return Measured(len(indices), stored.shape[1:], read, key, facts, labels, tuple(images.classes))  # type: ignore[arg-type]
 
 
-def _spread(count: int, n: int | None, path: str | Path) -> np.ndarray:
-    if n is not None and not 1 <= n <= count:
-        raise UserError(f"'{path}' holds {count} images, not {n}: ask for at most {count}")
-    return np.linspace(0, count - 1, n or count).round().astype(np.int64)
+def evenly_spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of the indices below `count`, evenly spread, int64."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
 
 
 def _from_npz(path: Path, n: int | None) -> Measured:

@@ -29,8 +29,8 @@ from lddgan.estimate import model_cost, sample_memory
 from lddgan.metrics.evaluate import Reference, evaluate
 from lddgan.metrics.features import FeatureNetwork, load_features
 from lddgan.metrics.manifold import nearest, nearest_distances
-from lddgan.metrics.measured import Measured, features_of, from_model
 from lddgan.metrics.measured import Rows as FeatureRows
+from lddgan.metrics.measured import evenly_spread, features_of, from_images, from_model
 from lddgan.pipeline import Pipeline
 from lddgan.reports.grid import image_grid
 from lddgan.run import load_images
@@ -95,7 +95,7 @@ def write_report(
         scored = missing
         if pipe and images:
             measured = from_model(pipe, str(model), samples, SEED)
-            scored = _metrics(evaluate(measured, Reference(_measured(images[0], config.data)), network))
+            scored = _metrics(evaluate(measured, Reference(from_images(images[0], config.data, "train")), network))
     page = Template(TEMPLATE.read_text("utf-8")).substitute(
         title=escape(f"{config.recipe} on {Path(config.data).name}"),
         run=_run(folder, config),
@@ -162,23 +162,9 @@ def nearest_training(
         distances, indices = nearest(embed(np.ascontiguousarray(images[:, :, ::-1])), train, K, chunk)
         found.append((distances, indices + len(train)))
     distances, order = torch.cat([d for d, _ in found], 1).topk(K, dim=1, largest=False)
-    some = train.take(_spread(len(train), YARDSTICK_IMAGES))
+    some = train.take(evenly_spread(len(train), YARDSTICK_IMAGES))
     yardstick = nearest_distances(some, some, chunk=chunk).median()
     return distances / yardstick, torch.cat([i for _, i in found], 1).gather(1, order)
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """At most `most` of the indices below `count`, evenly spread."""
-    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
-
-
-def _measured(train: ImageSet, data: str) -> Measured:
-    """The training images as `lddgan evaluate` takes them, under the same key: their features are shared."""
-    facts = {"path": Path(data).name, "split": "train", "count": len(train), "sha256": train.hash}
-    return Measured(
-        len(train), train.images.shape[1:], lambda rows: np.array(train.images[rows.start : rows.stop]), train.hash,
-        facts, train.labels, tuple(train.classes),
-    )  # fmt: skip
 
 
 def _run(folder: Path, config: Config) -> str:
@@ -190,7 +176,7 @@ def _run(folder: Path, config: Config) -> str:
 
 
 def _data(train: ImageSet, held_out: ImageSet) -> str:
-    indices = _spread(len(train), SHEET)
+    indices = evenly_spread(len(train), SHEET)
     text = f"{len(train):,} training images, {len(held_out):,} held out"
     if train.classes:
         text += f"; {len(train.classes)} classes: {', '.join(train.classes[:20])}"
@@ -218,11 +204,11 @@ def _copying(pipe: Pipeline, images: tuple[ImageSet, ImageSet], network: Feature
     """A table of samples with their nearest training images, and how near they are beside held-out images."""
     train, held_out = images
     samples, flips = pipe(SAMPLES_SHOWN, SEED), pipe.config.images.flips
-    compared = np.concatenate([samples, held_out.images[_spread(len(held_out), HELD_OUT_IMAGES)]])
+    compared = np.concatenate([samples, held_out.images[evenly_spread(len(held_out), HELD_OUT_IMAGES)]])
     rows = Pixels(train.images)
     found = {"pixels": nearest_training(compared, lambda some: torch.from_numpy(some).flatten(1), rows, flips)}
     if network:
-        rows, _ = features_of(network, _measured(train, pipe.config.data), cache_folder() / "features")
+        rows, _ = features_of(network, from_images(train, pipe.config.data, "train"), cache_folder() / "features")
         found[f"{network.name} features"] = nearest_training(compared, lambda some: network(some)[0], rows, flips)
 
     text = [
