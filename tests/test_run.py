@@ -17,7 +17,6 @@ from lddgan import Pipeline
 from lddgan.config import load_yaml
 from lddgan.errors import RunStopped, UserError
 from lddgan.models import save_model
-from lddgan.networks.preconditioned import Preconditioned
 from lddgan.run import resume_run, start_run
 
 HERE = dict(device="cpu", skip_broken=False)
@@ -131,23 +130,6 @@ def test_a_batch_larger_than_the_set(tmp_path, cache):
     }
     start_run(dataclasses.replace(config, **stages), tmp_path / "run", **HERE)
     assert torch.load(tmp_path / "run" / "checkpoints" / "stage2.pt", weights_only=True)["step"] == 5 * 9 // 16
-
-
-def test_a_preconditioned_generator_takes_the_deviation_of_the_diffused_latents(tmp_path, tiny_data, cache):
-    config = tiny_config(tiny_data)
-    generator = dataclasses.replace(config.generator, preconditioned=True)
-    stage1, stage2 = (
-        dataclasses.replace(getattr(config, name), epochs=1, report_every=100) for name in ("stage1", "stage2")
-    )
-    config = dataclasses.replace(config, generator=generator, stage1=stage1, stage2=stage2)
-    start_run(config, tmp_path / "run", **HERE)
-    pipe = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
-    latents = np.fromfile(tmp_path / "run" / "cache" / "latents.f32", np.float32).reshape(2, 39, 2, 4, 4)
-    x_0 = (torch.from_numpy(latents) - pipe.space.mean[:, None, None]) / pipe.space.std[:, None, None]
-    deviation = x_0.std((0, 1, 3, 4), correction=0)
-    assert isinstance(pipe.generator, Preconditioned)
-    assert torch.allclose(pipe.generator.deviation, deviation, atol=1e-4)
-    assert pipe(3).shape == (3, 8, 8, 1)
 
 
 def test_init_starts_from_the_weights_given(tmp_path, tiny_data, cache, monkeypatch):

@@ -140,8 +140,6 @@ class Stage2Config:
     """The three rows of Table 6: Eq. 6; plus Eq. 7; plus Weighted Learning (Eq. 9)."""
     delta: PositiveFloat = 6.0
     """Steepness of Weighted Learning."""
-    reconstruction_scale: PositiveFloat = 1.0
-    """What lambda is multiplied by; 1 in the paper."""
     cosine_decay: bool = False
     """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
     report_every: Count = 1000

@@ -56,11 +56,6 @@ def test_the_three_objectives_weigh_the_reconstruction(tmp_path, monkeypatch, ob
     assert [name for name, _ in kept] == ["best", "model"]
 
 
-def test_lambda_is_in_units_of_its_scale(tmp_path, monkeypatch):
-    rows, _, _ = train(tmp_path, monkeypatch, objective="reconstruction", reconstruction_scale=5.0)
-    assert {row["lambda"] for row in rows if "lambda" in row} == {5.0}
-
-
 def test_penalty_is_lazy_and_rates_decay_by_epoch(tmp_path, monkeypatch):
     rows, shown, _ = train(tmp_path, monkeypatch)
     assert [row["step"] - 1 for row in rows if "r1" in row] == list(range(0, STEPS, 4))

@@ -20,7 +20,7 @@ class Constant(nn.Module):
 
 def denoised(value: float, deviation: Tensor, x: Tensor, t: int, schedule: Schedule) -> Tensor:
     generator = Preconditioned(Constant(value), schedule, len(deviation))
-    generator.deviation.copy_(deviation)
+    generator.set_deviation(schedule, deviation)
     return generator(x, torch.full((len(x),), t), torch.zeros(len(x), 1))
 
 
@@ -51,7 +51,7 @@ def test_the_network_gives_the_error_in_units_of_its_deviation():
 def test_samples_of_one_batch_may_have_different_times():
     schedule, deviation = Schedule(4), torch.tensor([1.5])
     generator = Preconditioned(Constant(0.3), schedule, 1)
-    generator.deviation.copy_(deviation)
+    generator.set_deviation(schedule, deviation)
     x = torch.randn(4, 1, 2, 2)
     together = generator(x, torch.arange(4), torch.zeros(4, 1))
     for t in range(4):

@@ -114,7 +114,7 @@ def train_gan(
                 "adversarial": 0.0,
                 "reconstruction": 1.0,
                 "weighted": weighted_learning(epoch / settings.epochs, settings.delta),
-            }[settings.objective] * settings.reconstruction_scale
+            }[settings.objective]
             x_0 = normalise(latents.batch(order.indices(step), random))
 
             values = discriminator_phase(
