@@ -94,8 +94,6 @@ class GeneratorConfig:
     mapping_width: Count = 256
     mapping_depth: Natural = 4
     dropout: Fraction = 0.0
-    preconditioned: bool = False
-    """Start from the best linear denoiser (not in the paper)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

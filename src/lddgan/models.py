@@ -17,10 +17,8 @@ from torch import nn
 
 from lddgan.autoencoder.model import Autoencoder
 from lddgan.config import Config, from_dict, to_dict
-from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.networks.ncsnpp import NCSNpp
-from lddgan.networks.preconditioned import Preconditioned
 from lddgan.runtime.files import atomic_write, ensure_folder
 from lddgan.runtime.seeds import mix
 from lddgan.spaces.latent import LatentSpace
@@ -38,16 +36,12 @@ def build_space(config: Config) -> LatentSpace:
     return LatentSpace(Autoencoder(channels=config.images.channels, **values))
 
 
-def build_generator(config: Config) -> NCSNpp | Preconditioned:
+def build_generator(config: Config) -> NCSNpp:
     """A fresh generator for the space's shape; its initial weights follow from `config.seed`."""
     values = dataclasses.asdict(config.generator)
-    preconditioned = values.pop("preconditioned")
     values["attention_levels"] = _levels(values.pop("attention_resolutions"), config.latent_shape[1])
     torch.manual_seed(mix(config.seed, "generator"))
-    network = NCSNpp(channels=config.latent_shape[0], **values)
-    if not preconditioned:
-        return network
-    return Preconditioned(network, Schedule(**dataclasses.asdict(config.diffusion)), config.latent_shape[0])
+    return NCSNpp(channels=config.latent_shape[0], **values)
 
 
 def _levels(resolutions: list[int], resolution: int) -> tuple[int, ...]:
@@ -70,7 +64,7 @@ def save_model(
         temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp | Preconditioned]:
+def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
     """Read a model folder, a run folder (its `model`), or a model that ships with the package, by name.
 
     Networks come in float32 and evaluation mode.

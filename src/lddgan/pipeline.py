@@ -15,7 +15,6 @@ from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.models import load_model, save_model
 from lddgan.networks.ncsnpp import NCSNpp
-from lddgan.networks.preconditioned import Preconditioned
 from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.latent import LatentSpace
@@ -28,9 +27,7 @@ class Pipeline:
     one level of rounding.
     """
 
-    def __init__(
-        self, config: Config, space: LatentSpace, generator: NCSNpp | Preconditioned, device: str = "auto"
-    ) -> None:
+    def __init__(self, config: Config, space: LatentSpace, generator: NCSNpp, device: str = "auto") -> None:
         self.config, self.device = config, resolve_device(device)
         self.space = space.to(self.device).to(memory_format=torch.channels_last).eval()
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last).eval()

@@ -7,7 +7,6 @@ model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -21,12 +20,10 @@ from lddgan.autoencoder.train import train_autoencoder
 from lddgan.config import Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
-from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import RunStopped, UserError
 from lddgan.gan.evaluate import least_images
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.models import build_generator, build_space, load_model, load_weights, save_model, save_weights
-from lddgan.networks.preconditioned import Preconditioned
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
@@ -114,9 +111,6 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         space.to(device)
         latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
         space.set_statistics(latents.mean, space.autoencoder.channel_scale(latents.std))
-        if isinstance(generator, Preconditioned) and not initialised:
-            schedule = Schedule(**dataclasses.asdict(config.diffusion))
-            generator.set_deviation(schedule, (latents.std / space.std.cpu()))
         save_weights(space, folder / "autoencoder.safetensors")
         reporting = _reporting(config, folder, space)
         train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
