@@ -38,6 +38,15 @@ def test_rows_are_means_and_a_resume_drops_what_came_after_it(tmp_path):
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_bar_shows_losses_and_not_the_gradient_norms_of_the_same_names(tmp_path, capsys):
+    progress = Progress(tmp_path, "stage2", 0, 50, batch=4)
+    for step in range(50):
+        progress.add(step, {"loss/discriminator": 1.25, "logits/real": 0.5, "grad_norm/discriminator": 9.0})
+    progress.close()
+    shown = capsys.readouterr().err
+    assert "discriminator=1.25" in shown and "9" not in shown.split("discriminator=1.25")[1]
+
+
 def test_gradient_norm():
     net = nn.Linear(2, 1)
     net.weight.grad, net.bias.grad = torch.tensor([[3.0, 4.0]]), torch.tensor([12.0])

@@ -73,7 +73,8 @@ class Progress:
         self.record(step + 1, {**means, "images_per_second": (step + 1 - self._since) * self.batch / seconds})
         self._sums, self._counts = {}, {}
         self.restart_clock(step + 1)
-        self._bar.set_postfix({k.split("/")[-1]: f"{v:.3g}" for k, v in list(means.items())[:4]}, refresh=False)
+        losses = {k.removeprefix("loss/"): f"{v:.3g}" for k, v in means.items() if k.startswith("loss/")}
+        self._bar.set_postfix(losses, refresh=False)
         return means
 
     def record(self, step: int, values: dict[str, float]) -> None:
