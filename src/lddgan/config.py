@@ -54,6 +54,10 @@ class AutoencoderConfig:
     dropout: Fraction = 0.0
     tanh: bool = False
     linear_shortcut: bool = False
+    kind: Literal["free", "quantised", "kl"] = "free"
+    """What holds the latent: nothing (the paper's), a codebook inside the decoder, or a KL penalty (Table 7)."""
+    codebook_size: Count = 8192
+    """Codes of a quantised latent."""
 
     @property
     def factor(self) -> int:

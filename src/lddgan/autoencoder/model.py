@@ -1,4 +1,4 @@
-"""The VQGAN/LDM autoencoder without a penalty on its latent (paper, Section 4.2; Esser et al. 2021).
+"""The VQGAN/LDM autoencoder (paper, Section 4.2; Esser et al. 2021; Rombach et al. 2022).
 
 B batch, C image channels, Z latent channels, R resolution, f = 2^(levels - 1) the factor, r = R / f.
 """
@@ -6,12 +6,20 @@ B batch, C image channels, Z latent channels, R resolution, f = 2^(levels - 1) t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.autoencoder.quantiser import Quantiser
 from lddgan.networks.layers import Conv2d, num_groups
+
+Kind = Literal["free", "quantised", "kl"]
+"""What holds the latent: nothing (the paper's), a codebook inside the decoder, or a KL penalty (Table 7)."""
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+SHORTCUT_LOG_VARIANCE = -6.0
+"""Where the log variance of a KL latent starts beside a linear shortcut, whose channels have unit variance."""
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -94,9 +102,11 @@ class Encoder(nn.Module):
 
     def __init__(
         self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
-        attention_levels: Sequence[int], dropout: float, linear_shortcut: bool,
+        attention_levels: Sequence[int], dropout: float, linear_shortcut: bool, log_variance: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.latent_channels = latent_channels
+        moments = 2 * latent_channels if log_variance else latent_channels
         last = len(widths) - 1
         self.conv_in = Conv2d(channels, widths[0], 3, padding=1)
         self.levels, self.down = nn.ModuleList(), nn.ModuleList()
@@ -106,16 +116,24 @@ class Encoder(nn.Module):
             self.down.append(Downsample(wide) if level < last else nn.Identity())
         self.middle = _middle(widths[-1], dropout)
         self.norm = norm(widths[-1])
-        self.conv_out = Conv2d(widths[-1], latent_channels, 3, padding=1)
-        self.project = Conv2d(latent_channels, latent_channels, 1)
+        self.conv_out = Conv2d(widths[-1], moments, 3, padding=1)
+        self.project = Conv2d(moments, moments, 1)
         self.shortcut = Conv2d(channels, latent_channels, 2**last, stride=2**last) if linear_shortcut else None
 
-    def forward(self, images: Tensor) -> Tensor:
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The mean `[B, Z, r, r]` and, of a KL latent, the clamped log variance like it; else None."""
         h = self.conv_in(images)
         for level, down in zip(self.levels, self.down, strict=True):
             h = down(level(h))  # halves the sides on all levels but the last
-        h = self.project(self.conv_out(F.silu(self.norm(self.middle(h)))))
-        return h if self.shortcut is None else h + self.shortcut(images)
+        h = self.project(self.conv_out(F.silu(self.norm(self.middle(h)))))  # [B, Z or 2Z, r, r]
+        mean, log_variance = h[:, : self.latent_channels], h[:, self.latent_channels :]
+        if self.shortcut is not None:
+            mean = mean + self.shortcut(images)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE) if log_variance.shape[1] else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The latent; of a KL latent the mean."""
+        return self.moments(images)[0]
 
 
 class Decoder(nn.Module):
@@ -123,11 +141,12 @@ class Decoder(nn.Module):
 
     def __init__(
         self, channels: int, latent_channels: int, widths: Sequence[int], num_blocks: int,
-        attention_levels: Sequence[int], dropout: float, tanh: bool, linear_shortcut: bool,
+        attention_levels: Sequence[int], dropout: float, linear_shortcut: bool, tanh: bool, codebook_size: int | None,
     ) -> None:  # fmt: skip
         super().__init__()
         last = len(widths) - 1
         self.tanh = tanh
+        self.quantiser = Quantiser(codebook_size, latent_channels) if codebook_size else None
         self.project = Conv2d(latent_channels, latent_channels, 1)
         self.conv_in = Conv2d(latent_channels, widths[-1], 3, padding=1)
         self.middle = _middle(widths[-1], dropout)
@@ -142,6 +161,10 @@ class Decoder(nn.Module):
         self.factor = 2**last
 
     def forward(self, latent: Tensor) -> Tensor:
+        return self.decode_codes(latent if self.quantiser is None else self.quantiser(latent).latent)
+
+    def decode_codes(self, latent: Tensor) -> Tensor:
+        """Images of a latent that is quantised already, where there is a quantiser."""
         h = self.middle(self.conv_in(self.project(latent)))
         for level, up in zip(self.levels, self.up, strict=True):
             h = up(level(h))  # doubles the sides on all levels but the last
@@ -151,8 +174,18 @@ class Decoder(nn.Module):
         return torch.tanh(h) if self.tanh else h
 
 
+class TrainingPass(NamedTuple):
+    """What stage 1 learns from: reconstructions `[B, C, R, R]`; `penalty`, the KL divergence per sample `[B]` or the
+    codebook's loss (scalar), None for a free latent; the latent before it is quantised; the codes int64 `[B, r, r]`."""
+
+    reconstructions: Tensor
+    penalty: Tensor | None
+    latent: Tensor
+    codes: Tensor | None
+
+
 class Autoencoder(nn.Module):
-    """Images `[B, C, R, R]` in [-1, 1] to a free latent `[B, Z, R/f, R/f]` and back to about [-1, 1].
+    """Images `[B, C, R, R]` in [-1, 1] to a latent `[B, Z, R/f, R/f]` and back to about [-1, 1].
 
     Args:
         channels: C.
@@ -164,6 +197,8 @@ class Autoencoder(nn.Module):
         dropout: inside residual blocks, in training.
         tanh: end the decoder in tanh.
         linear_shortcut: lead a linear codec of f x f patches around encoder and decoder; `fit_shortcut` sets it.
+        kind: what holds the latent. A codebook sits inside the decoder, so that the latent itself stays continuous.
+        codebook_size: number of codes of a quantised latent.
     """
 
     def __init__(
@@ -178,13 +213,15 @@ class Autoencoder(nn.Module):
         dropout: float = 0.0,
         tanh: bool = False,
         linear_shortcut: bool = False,
+        kind: Kind = "free",
+        codebook_size: int = 8192,
     ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
-        common = (channels, latent_channels, widths, num_blocks, attention_levels, dropout)
+        common = (channels, latent_channels, widths, num_blocks, attention_levels, dropout, linear_shortcut)
         self.latent_channels = latent_channels
-        self.encoder = Encoder(*common, linear_shortcut)
-        self.decoder = Decoder(*common, tanh, linear_shortcut)
+        self.encoder = Encoder(*common, log_variance=kind == "kl")
+        self.decoder = Decoder(*common, tanh, codebook_size if kind == "quantised" else None)
 
     @torch.no_grad()
     def fit_shortcut(self, images: Tensor) -> None:
@@ -211,6 +248,8 @@ class Autoencoder(nn.Module):
             assert layer.bias is not None
             layer.weight.zero_()
             layer.bias.zero_()
+        assert self.encoder.project.bias is not None
+        self.encoder.project.bias[self.latent_channels :] = SHORTCUT_LOG_VARIANCE
 
     @torch.no_grad()
     def channel_scale(self, std: Tensor) -> Tensor:
@@ -231,6 +270,23 @@ class Autoencoder(nn.Module):
         """The weight at which stage 1 compares gradient norms (its adaptive weight)."""
         return self.decoder.conv_out.weight
 
+    def training_pass(self, images: Tensor, noise: Tensor) -> TrainingPass:
+        """Reconstructions and what the latent costs; `noise`, standard normal `[B, Z, r, r]`, draws a KL latent."""
+        latent, log_variance = self.encoder.moments(images)
+        if log_variance is not None:
+            drawn = latent + (0.5 * log_variance).exp() * noise
+            return TrainingPass(self.decoder(drawn), kl_divergence(latent, log_variance), latent, None)
+        if self.decoder.quantiser is not None:
+            quantised, loss, codes = self.decoder.quantiser(latent)
+            return TrainingPass(self.decoder.decode_codes(quantised), loss, latent, codes)
+        return TrainingPass(self.decoder(latent), None, latent, None)
+
     def forward(self, images: Tensor) -> Tensor:
         """The reconstruction of `images`."""
         return self.decoder(self.encoder(images))
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """From the standard normal, summed over the latent `[B, Z, r, r]` (Rombach et al. 2022): `[B]`."""
+    mean, log_variance = mean.float(), log_variance.float()
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
