@@ -1,12 +1,15 @@
-"""Compare our networks, schedule, sampler and optimiser steps with numbers that the published systems produced.
+"""Compare our networks, losses, schedule, sampler and optimiser steps with numbers that the published systems produced.
 
     python benchmarks/parity.py DIR
 
 DIR holds `.safetensors` fixtures: weights under their released names, inputs, outputs, and the sizes as JSON under the
 metadata entry `config`. The kind of a fixture is told by the start of its file name. For every quantity a line
-`fixture.quantity relative_error` is printed, with the error |ours - theirs| / |theirs| in Frobenius norms; a fixture of
-a kind we do not have yet is listed as `fixture unsupported`. Exits with 1 if an error is above its tolerance, or with 2
-if there is nothing to compare.
+`fixture.quantity relative_error` is printed, with the error |ours - theirs| / |theirs| in Frobenius norms (of codes:
+the share that differs); a fixture of a kind we do not have yet is listed as `fixture unsupported`. Exits with 1 if an
+error is above its tolerance, or with 2 if there is nothing to compare.
+
+Stage 1's networks and the discriminators are compared in float32 and in float64, and the smaller error counts: two
+float32 runs together lose more than the tolerance, unless the same kernels ran; float64 leaves the fixture's rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,11 +27,14 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
+from lddgan.autoencoder.model import kl_divergence
+from lddgan.autoencoder.objective import hinge_loss
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.gan.objective import discriminator_loss, r1_penalty, weighted_learning
 from lddgan.gan.step import Pair, discriminator_phase, generator_phase
+from lddgan.interop.autoencoders import autoencoder_from_released, patch_discriminator_from_released
 from lddgan.interop.released import (
     discriminator_from_released,
     discriminator_to_released,
@@ -40,7 +46,8 @@ from lddgan.networks.ncsnpp import NCSNpp
 from lddgan.networks.resample import downsample2, smooth, upsample2
 from lddgan.runtime.ema import Ema
 
-OUTPUT, GRADIENT, TRAINED_WEIGHT = 1e-6, 1e-4, 1e-4  # tolerances
+OUTPUT, AUTOENCODER, GRADIENT, TRAINED_WEIGHT = 1e-6, 5e-6, 1e-4, 1e-4  # tolerances
+IMAGES = ("x0", "reconstruction_of_mean", "reconstruction")  # what a generator or decoder puts out
 Fixture = dict[str, Tensor]
 Row = tuple[str, float, float]  # quantity, relative error, tolerance
 
@@ -94,14 +101,18 @@ def generator_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
 
 
 def discriminator_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
-    discriminator = discriminator_from_released(_weights(fixture))
-    x_t, t, x_next = fixture["in.x_t"].requires_grad_(True), fixture["in.t"], fixture["in.x_tp1"]
-    logits = discriminator(x_t, t, x_next)
-    yield "logits", relative_error(logits, fixture["out.logits"].view(-1)), OUTPUT
-    (gradient,) = torch.autograd.grad(logits.sum(), x_t)
-    yield "grad_x_t", relative_error(gradient, fixture["out.grad_x_t"]), GRADIENT
-    penalty = r1_penalty(discriminator, x_t, t, x_next)
-    yield "r1_per_sample", relative_error(penalty, fixture["out.r1_per_sample"]), OUTPUT
+    discriminator, t = discriminator_from_released(_weights(fixture)), fixture["in.t"]
+
+    def outputs(dtype: torch.dtype) -> dict[str, Tensor]:
+        discriminator.to(dtype)
+        x_t, x_next = fixture["in.x_t"].to(dtype).requires_grad_(True), fixture["in.x_tp1"].to(dtype)
+        logits = discriminator(x_t, t, x_next)
+        (gradient,) = torch.autograd.grad(logits.sum(), x_t)
+        penalty = r1_penalty(discriminator, x_t, t, x_next)
+        ours = {"logits": logits.view(fixture["out.logits"].shape), "grad_x_t": gradient, "r1_per_sample": penalty}
+        return {name: tensor.detach() for name, tensor in ours.items()}
+
+    yield from _least_errors(outputs, fixture, {"grad_x_t": GRADIENT}, OUTPUT)
 
 
 def sampling_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
@@ -167,6 +178,58 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
         yield f"final.{part}", max(errors), TRAINED_WEIGHT
 
 
+def autoencoder_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    tanh = _has_tanh(fixture, config)
+    autoencoder, _ = autoencoder_from_released(_part(fixture, "state_dict."), tanh=tanh)
+
+    @torch.no_grad()
+    def outputs(dtype: torch.dtype) -> dict[str, Tensor]:
+        encoder, decoder = autoencoder.to(dtype).encoder, autoencoder.decoder
+        latent, log_variance = encoder.moments(fixture["in.image"].to(dtype))
+        if log_variance is not None:
+            divergence = kl_divergence(latent, log_variance)
+            ours = {"mean": latent, "logvar": log_variance, "kl": divergence, "reconstruction_of_mean": decoder(latent)}
+        else:
+            ours = {"latent": latent, "reconstruction": decoder(latent)}
+        if decoder.quantiser is not None:
+            ours["quantized"], ours["codebook_loss"], codes = decoder.quantiser(latent)
+            ours["codes"] = codes.view(fixture["out.codes"].shape)  # released ones are flat, in B, H, W order
+        return ours
+
+    yield from _least_errors(outputs, fixture, {}, AUTOENCODER)
+
+
+def patch_discriminator_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
+    discriminator = patch_discriminator_from_released(_weights(fixture)).train()  # batch statistics
+
+    @torch.no_grad()
+    def outputs(dtype: torch.dtype) -> dict[str, Tensor]:
+        discriminator.to(dtype)
+        real, fake = fixture["in.real"].to(dtype), fixture["in.reconstruction"].to(dtype)
+        ours = {"logits_real": discriminator(real), "logits_fake": discriminator(fake)}
+        loss = hinge_loss(discriminator, real, fake).loss
+        return ours | {"hinge_d_loss": loss, "g_loss": -ours["logits_fake"].mean()}
+
+    yield from _least_errors(outputs, fixture, {}, OUTPUT)
+
+
+def _least_errors(
+    outputs: Callable[[torch.dtype], dict[str, Tensor]], fixture: Fixture, tolerances: dict[str, float], other: float
+) -> Iterator[Row]:
+    """The smaller of the errors in float32 and in float64 (see the module's first lines); `other` is the tolerance of
+    what `tolerances` does not name."""
+    single, double = outputs(torch.float32), outputs(torch.float64)
+    for name, theirs in ((name, fixture[f"out.{name}"]) for name in single):
+        if theirs.is_floating_point():
+            yield (
+                name,
+                min(relative_error(ours[name], theirs) for ours in (single, double)),
+                tolerances.get(name, other),
+            )
+        else:
+            yield name, min((ours[name] != theirs).double().mean().item() for ours in (single, double)), 0.0
+
+
 def _pair(fixture: Fixture, prefix: str, x_0: Tensor, schedule: Schedule) -> Pair:
     """The pair of one phase, from its recorded draws."""
     t, z, noise = fixture[prefix + "t"], fixture[prefix + "z"], fixture[prefix + "posterior_noise"]
@@ -197,7 +260,10 @@ def _has_tanh(fixture: Fixture, config: dict) -> bool:
     """As the config says; otherwise an output beyond 1 cannot have come from tanh."""
     if "not_use_tanh" in config:
         return not config["not_use_tanh"]
-    return config.get("tanh", bool(fixture["out.x0"].abs().max() <= 1))
+    if "ddconfig" in config:
+        return config["ddconfig"].get("tanh_out", False)
+    images = next(fixture[f"out.{name}"] for name in IMAGES if f"out.{name}" in fixture)
+    return config.get("tanh", bool(images.abs().max() <= 1))
 
 
 def _weights(fixture: Fixture) -> Fixture:
@@ -221,6 +287,10 @@ def rows(path: Path) -> Iterator[Row] | None:
         return sampling_rows(fixture, config)
     if path.stem.startswith("train_steps"):
         return training_rows(fixture, config)
+    if path.stem.startswith("autoencoder"):
+        return autoencoder_rows(fixture, config)
+    if path.stem.startswith("patch_discriminator"):
+        return patch_discriminator_rows(fixture, config)
     if path.stem.startswith("discriminator"):
         return discriminator_rows(fixture, config)
     if "_generator" in path.stem and not any(".convH_0." in name for name in fixture):

@@ -76,9 +76,9 @@ def test_a_folder_with_a_run_is_not_started_in(copied_run, tiny_data):
 
 def test_a_resume_with_a_changed_config_names_the_field(copied_run):
     text = (copied_run / "config.yaml").read_text()
-    (copied_run / "config.yaml").write_text(text.replace("ema_decay: 0.9", "ema_decay: 0.5"))
+    (copied_run / "config.yaml").write_text(text.replace("r1_every: 4", "r1_every: 5"))
     before = (copied_run / "checkpoints" / "stage2.pt").read_bytes()
-    with pytest.raises(UserError, match=r"stage2\.ema_decay was 0\.9 and is now 0\.5"):
+    with pytest.raises(UserError, match=r"stage2\.r1_every was 4 and is now 5"):
         resume_run(copied_run, **HERE)
     assert (copied_run / "checkpoints" / "stage2.pt").read_bytes() == before
 

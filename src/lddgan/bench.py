@@ -23,8 +23,9 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
     """Time `trials` batches of `batch` images, from seeds to uint8 pixels, decoder included (paper, Section 5.1.2).
 
     Returns:
-        `nfe`; `batch_seconds` (mean, as in the paper's tables), median, and the quartiles; `images_per_second` (of the
-        median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the first batch);
+        `nfe`; `decoder`, full or slim; `batch_seconds` (mean, as in the paper's tables), median, and the quartiles;
+        `images_per_second` (of the median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the
+        first batch);
         `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here) and `peak_fraction`, the share
         of it that was reached.
     """
@@ -37,9 +38,9 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
     quartiles = statistics.quantiles(times, n=4) if trials > 1 else times * 3
     median = statistics.median(times)
     peak = convolution_peak(pipe.device)
-    macs = model_cost(pipe.config)["sample_macs"]
+    macs = model_cost(pipe.config)["slim_sample_macs" if pipe.decoder == "slim" else "sample_macs"]
     return {
-        "nfe": pipe.schedule.num_steps, "batch": batch, "trials": trials,
+        "nfe": pipe.schedule.num_steps, "decoder": pipe.decoder, "batch": batch, "trials": trials,
         "batch_seconds": statistics.mean(times), "batch_seconds_median": median,
         "batch_seconds_quartiles": [quartiles[0], quartiles[2]],
         "images_per_second": batch / median,

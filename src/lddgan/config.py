@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
 import yaml
@@ -26,6 +26,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 # Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32.
 Precision = Literal["auto", "float32", "bfloat16"]
+Stage = Literal["autoencoder", "decoder", "gan"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In their order; the decoder is the slim one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,23 @@ class AutoencoderConfig:
     """What holds the latent: nothing (the paper's), a codebook inside the decoder, or a KL penalty (Table 7)."""
     codebook_size: Count = 8192
     """Codes of a quantised latent."""
+    norm_groups: Count | None = None
+    """Of every group norm, as released checkpoints have them; None: 32, or fewer at narrow widths."""
 
     @property
     def factor(self) -> int:
         return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusersConfig:
+    """An autoencoder of the diffusers library in place of our own; it is not trained."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    latent_channels: Count
+    factor: Count
+    diffusers: dict[str, Any]
+    """Its class and configuration, from which the empty network is built."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,14 +90,45 @@ class Stage1Config:
     learning_rate: PositiveFloat
     cosine_decay: bool = False
     """Decay the learning rate to a hundredth of itself over the epochs."""
+    ema_decay: Fraction = 0.999
+    """Of the averaged weights, which are the ones that are measured and kept."""
+    perceptual: Literal[
+        "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16", "squeezenet1_0", "squeezenet1_0-caffe"
+    ] = "none"
+    """The perceptual distance beside L1 (`lddgan.autoencoder.perceptual`)."""
+    perceptual_weight: Weight = 1.0
+    perceptual_weights: str = ""
+    """File of the backbone's weights; empty: downloaded."""
+    kl_weight: Weight = 1e-6
+    """Of the KL divergence, against L1 summed over the pixels as LDM has it."""
     discriminator_width: Count = 64
     discriminator_start: Natural = 50001
     """The first step at which the patch discriminator trains and is heard."""
+    discriminator_ramp: Natural = 0
+    """Steps over which its weight then grows from nothing."""
     discriminator_weight: Weight = 0.5
     """Times the adaptive weight (ratio of gradient norms)."""
     report_every: Count = 1000
     """Steps between reconstruction grids and held-out measures."""
     precision: Precision = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlimDecoderConfig:
+    """A small decoder for the same latent, trained after the autoencoder with the same objective."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    width: Annotated[int, Field(ge=4)]
+    """Channels at half the images' resolution; twice and four times as many below."""
+    num_blocks: Count
+    """Residual blocks a level."""
+    epochs: Count
+    learning_rate: PositiveFloat
+    noise: Weight = 0.3
+    """Up to so much noise, in deviations of a channel, is laid on the latents it learns from: a generator's latents
+    are not quite the encoder's."""
+    discriminator_start: Natural = 50001
+    """As in stage 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,12 +205,16 @@ class Config:
     data: str
     """A folder, a zip, an LMDB, or `cifar10`, `stl10`, `digits`; empty: must be given by --data."""
     images: ImagesConfig
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | DiffusersConfig
     stage1: Stage1Config
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
     diffusion: DiffusionConfig
     stage2: Stage2Config
+    slim_decoder: SlimDecoderConfig | None = None
+    """Draws in place of the autoencoder's decoder, which is kept beside it."""
+    stages: tuple[Stage, ...] = STAGES
+    """What is trained; the weights of the other networks come from a trained model or a given autoencoder."""
     seed: Natural = 0
     checkpoint_seconds: PositiveFloat = 120.0
     """Time between checkpoints; it changes nothing that is computed."""
@@ -182,6 +233,8 @@ class Config:
                     f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
                     f"{halvings} times, as {asks}: give {mend} or another resolution"
                 )
+        if list(self.stages) != [stage for stage in STAGES if stage in self.stages] or not self.stages:
+            raise ValueError(f"stages {list(self.stages)} must be one or more of {', '.join(STAGES)}, in this order")
         with torch.device("cpu"):  # whatever default the caller has set
             Schedule(**dataclasses.asdict(self.diffusion))  # ValueError where the betas leave no signal
 
@@ -246,7 +299,7 @@ def dump_yaml(config: Config) -> str:
 
 def identity(config: Config) -> dict[str, str]:
     """Every field that bears on what is computed, by dotted name, as text; the data's content has a hash of its own."""
-    free = {"checkpoint_seconds", "data"}
+    free = {"checkpoint_seconds", "data", "stage1.perceptual_weights"}
     return {name: str(value) for name, value in _flat(to_dict(config)).items() if name not in free}
 
 
@@ -258,18 +311,25 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def field_names(kind: type = Config, prefix: str = "") -> list[str]:
-    import typing
-
+    """Every field by its dotted name; of a part that may be of several kinds those of the first."""
     names = []
-    for name, annotation in typing.get_type_hints(kind).items():
-        nested = dataclasses.is_dataclass(annotation)
-        names += field_names(annotation, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
+    for name, part in parts(kind).items():
+        names += [f"{prefix}{name}"] if part is None else field_names(part, f"{prefix}{name}.")
     return names
+
+
+def parts(kind: type) -> dict[str, type | None]:
+    """Every field of a dataclass, with the dataclass it holds (of several kinds the first), or None."""
+    return {
+        name: next((part for part in (annotation, *get_args(annotation)) if dataclasses.is_dataclass(part)), None)
+        for name, annotation in get_type_hints(kind).items()
+    }  # type: ignore[return-value]
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    kinds = {AutoencoderConfig.__name__, DiffusersConfig.__name__}  # which pydantic puts into the path
+    name = ".".join(str(part) for part in first["loc"] if part not in kinds)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(name, field_names(), n=1)

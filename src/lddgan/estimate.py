@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from lddgan.autoencoder.objective import PatchDiscriminator, hinge_loss, reconstruction_loss
 from lddgan.config import Config
@@ -28,16 +29,27 @@ PROBE_STEPS = 4
 
 
 def model_cost(config: Config) -> dict[str, float]:
-    """Parameters and multiply-adds of one image: per generator step, decoder, and whole sample."""
+    """Parameters and multiply-adds of one image: per generator step, decoder, and whole sample.
+
+    `sample_macs` is with the autoencoder's own decoder, as the paper counts; where there is a slim decoder, what it
+    takes stands beside it.
+    """
     channels, side, _ = config.latent_shape
     with torch.device("meta"):
         space, generator = build_space(config), build_generator(config)
         x, t = torch.empty(1, channels, side, side), torch.zeros(1).long()
         z = torch.empty(1, config.generator.latent_dim)
-        decoder = space.autoencoder.decoder
+        decoder, slim = space.autoencoder.decoder, space.slim_decoder
         generator_macs, decoder_macs = count_macs(generator, x, t, z), count_macs(decoder, x)
+        slim_macs = count_macs(slim, x) if slim else 0
         image = torch.empty(1, config.images.channels, config.images.resolution, config.images.resolution)
         encoder_macs = count_macs(space.autoencoder.encoder, image)
+    steps = config.diffusion.num_steps
+    slim_cost = {
+        "slim_decoder_params": count_parameters(slim),
+        "slim_decoder_macs": slim_macs,
+        "slim_sample_macs": steps * generator_macs + slim_macs,
+    } if slim else {}  # fmt: skip
     return {
         "generator_params": count_parameters(generator),
         "decoder_params": count_parameters(space.autoencoder.decoder),
@@ -45,15 +57,18 @@ def model_cost(config: Config) -> dict[str, float]:
         "generator_macs_per_step": generator_macs,
         "decoder_macs": decoder_macs,
         "encoder_macs": encoder_macs,
-        "sample_macs": config.diffusion.num_steps * generator_macs + decoder_macs,
+        "sample_macs": steps * generator_macs + decoder_macs,
+        **slim_cost,
     }
 
 
 def sample_memory(config: Config, batch: int) -> int:
-    """Bytes that drawing `batch` images takes at least: weights and the activations alive at once, in float32."""
+    """Bytes that drawing `batch` images takes at least, by the slim decoder where there is one: weights and the
+    activations alive at once, in float32."""
     channels, side, _ = config.latent_shape
     with torch.device("meta"):
-        decoder, generator = build_space(config).autoencoder.decoder, build_generator(config)
+        space, generator = build_space(config), build_generator(config)
+        decoder = space.slim_decoder or space.autoencoder.decoder
         x, t = torch.empty(batch, channels, side, side), torch.zeros(batch).long()
         z = torch.empty(batch, config.generator.latent_dim)
         weights = 4 * (count_parameters(generator) + count_parameters(decoder))
@@ -66,47 +81,60 @@ def estimate(config: Config, device_name: str) -> str:
     lines = ["what it costs"]
     for name, value in cost.items():
         lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
-    stage1, share1 = _time_stage1(config, cost, device)
-    stage2, share2 = time_stage2(config, cost, device)
+    timed: list[tuple[str, int, int, tuple[float, int]]] = []
+    space, image = build_space(config), (config.images.channels, config.images.resolution, config.images.resolution)
+    if "autoencoder" in config.stages:
+        macs = cost["encoder_macs"] + cost["decoder_macs"]
+        measured = _time_reconstruction(config, space.autoencoder, macs, image, device)
+        timed.append(("autoencoder", config.stage1.epochs, config.stage1.batch, measured))
+    if "decoder" in config.stages and config.slim_decoder and space.slim_decoder:
+        measured = _time_reconstruction(
+            config, space.slim_decoder, cost["slim_decoder_macs"], config.latent_shape, device
+        )
+        timed.append(("slim decoder", config.slim_decoder.epochs, config.stage1.batch, measured))
+    if "gan" in config.stages:
+        timed.append(("diffusion GAN", config.stage2.epochs, config.stage2.batch, time_stage2(config, cost, device)))
     lines.append(f"{'peak memory of a step':<26} {_peak_memory(device) / 2**30:>12,.2f} GiB (measured)")
     count = {"cifar10": 50_000, "stl10": 5_000}.get(config.data)
     if config.data and not count:
         with contextlib.suppress(UserError):
             count = len(open_source(config.data, "train"))
-    for name, settings, seconds, share in (
-        ("stage 1", config.stage1, stage1, share1), ("stage 2", config.stage2, stage2, share2)
-    ):  # fmt: skip
-        text = f"{name:<26} {seconds * 1e3:>12,.0f} ms a step of {settings.batch}"
-        text += f" (scaled from {share} images)" if share < settings.batch else ""
+    for name, epochs, batch, (seconds, share) in timed:
+        text = f"{name:<26} {seconds * 1e3:>12,.0f} ms a step of {batch}"
+        text += f" (scaled from {share} images)" if share < batch else ""
         if count:
-            steps = max(1, settings.epochs * count // settings.batch)
+            steps = max(1, epochs * count // batch)
             text += f", {steps:,} steps: {_duration(seconds * steps)}"
         lines.append(text)
     lines.append(f"measured on {describe(device)}" + ("" if count else "; no data at hand, so no number of steps"))
     return "\n".join(f"# {line}" for line in lines)
 
 
-def _time_stage1(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
-    """Seconds a step (adversarial part on), and the images it was measured on."""
-    batch = _probe_batch(config.stage1.batch, cost["encoder_macs"] + cost["decoder_macs"])
-    autoencoder = build_space(config).autoencoder.to(device).to(memory_format=torch.channels_last)
+def _time_reconstruction(
+    config: Config, network: nn.Module, macs: float, input_shape: tuple[int, ...], device: torch.device
+) -> tuple[float, int]:
+    """Seconds a step of stage 1's loop (adversarial part on, perceptual distance left out), and the images it was
+    measured on; `network` maps `[B, *input_shape]` to images."""
+    batch, settings = _probe_batch(config.stage1.batch, macs), config.stage1
     channels, side = config.images.channels, config.images.resolution
-    discriminator = PatchDiscriminator(channels, config.stage1.discriminator_width, side).to(device)
-    optimizer = torch.optim.Adam([*autoencoder.parameters(), *discriminator.parameters()], 1e-6)
+    network.to(device).to(memory_format=torch.channels_last).train()
+    discriminator = PatchDiscriminator(channels, settings.discriminator_width, side).to(device)
+    optimizer = torch.optim.Adam([*network.parameters(), *discriminator.parameters()], 1e-6)
+    inputs = torch.rand(batch, *input_shape, device=device)
     images = torch.rand(batch, channels, side, side, device=device)
 
     def step() -> None:
-        with autocast(device, config.stage1.precision):
-            reconstructions = autoencoder(images)
-            loss = reconstruction_loss(reconstructions, images).mean() - discriminator(reconstructions).float().mean()
+        with autocast(device, settings.precision):
+            ours = network(inputs)
+            loss = reconstruction_loss(ours, images).mean() - discriminator(ours).float().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        with autocast(device, config.stage1.precision):
-            loss = hinge_loss(discriminator, images, reconstructions)
+        with autocast(device, settings.precision):
+            loss = hinge_loss(discriminator, images, ours).loss
         loss.backward()
         optimizer.step()
 
-    return _seconds(step, device) * config.stage1.batch / batch, batch
+    return _seconds(step, device) * settings.batch / batch, batch
 
 
 def time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:

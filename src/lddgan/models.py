@@ -1,7 +1,7 @@
 """A model on disk: a folder with `config.json`, `autoencoder.safetensors` and `generator.safetensors`. No code inside.
 
-`autoencoder.safetensors` holds the latent's mean and standard deviation beside the weights; the generator's weights are
-the averaged ones.
+`autoencoder.safetensors` holds the latent's mean and standard deviation beside the weights, and the slim decoder where
+there is one; the generator's weights are the averaged ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lddgan.autoencoder.model import Autoencoder
-from lddgan.config import Config, from_dict, to_dict
+from lddgan.autoencoder.slim import SlimDecoder
+from lddgan.config import Config, DiffusersConfig, from_dict, load_yaml, to_dict
 from lddgan.errors import UserError
+from lddgan.interop.diffusers import DiffusersAutoencoder, build_diffusers
 from lddgan.networks.ncsnpp import NCSNpp
 from lddgan.runtime.files import atomic_write, ensure_folder
 from lddgan.runtime.seeds import mix
@@ -30,10 +32,29 @@ if not SHIPPED.is_dir():  # an editable install: the models lie at the top of th
 
 def build_space(config: Config) -> LatentSpace:
     """A latent space with a fresh autoencoder; its initial weights follow from `config.seed`."""
-    values = dataclasses.asdict(config.autoencoder)
+    autoencoder, slim = build_autoencoder(config), None
+    if config.slim_decoder is not None:
+        torch.manual_seed(mix(config.seed, "slim decoder"))
+        slim = SlimDecoder(
+            channels=config.images.channels, latent_channels=config.latent_shape[0], factor=config.autoencoder.factor,
+            width=config.slim_decoder.width, num_blocks=config.slim_decoder.num_blocks,
+        )  # fmt: skip
+    return LatentSpace(autoencoder, slim)
+
+
+def build_autoencoder(config: Config) -> Autoencoder | DiffusersAutoencoder:
+    """A fresh autoencoder.
+
+    Raises:
+        UserError: it is one of diffusers, which is not installed.
+    """
+    settings = config.autoencoder
+    if isinstance(settings, DiffusersConfig):
+        return build_diffusers(settings.diffusers)
+    values = dataclasses.asdict(settings)
     values["attention_levels"] = _levels(values.pop("attention_resolutions"), config.images.resolution)
     torch.manual_seed(mix(config.seed, "autoencoder"))
-    return LatentSpace(Autoencoder(channels=config.images.channels, **values))
+    return Autoencoder(channels=config.images.channels, **values)
 
 
 def build_generator(config: Config) -> NCSNpp:
@@ -72,26 +93,55 @@ def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
     Raises:
         UserError: there is no such model; a file is missing, truncated, or of other sizes than `config.json` says.
     """
+    folder = _folder(folder)
+    if not (folder / "config.json").exists() and (folder / "model").is_dir():
+        folder = folder / "model"
+    config, space = _config_and_space(folder, folder / "config.json")
+    generator = build_generator(config)
+    load_weights(generator, folder / "generator.safetensors")
+    generator.eval().requires_grad_(False)
+    return config, space, generator
+
+
+def load_space(folder: str | Path) -> tuple[Config, LatentSpace]:
+    """The space of a model folder or of a run that has trained its autoencoder; arguments and errors as above."""
+    folder = _folder(folder)
+    run = folder / "config.yaml"
+    return _config_and_space(folder, run if run.exists() else folder / "config.json")
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether `folder` is a model or run folder of this package, or the name of a shipped model."""
+    path = Path(folder)
+    if not path.exists():
+        return (SHIPPED / str(folder)).is_dir()
+    return (path / "config.yaml").exists() or (path / "autoencoder.safetensors").exists()
+
+
+def _folder(folder: str | Path) -> Path:
     if not Path(folder).exists() and (SHIPPED / str(folder)).is_dir():
         folder = SHIPPED / str(folder)
     folder = Path(folder)
-    if not (folder / "config.json").exists() and (folder / "model").is_dir():
-        folder = folder / "model"
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in SHIPPED.iterdir())) if SHIPPED.is_dir() else "none"
         raise UserError(f"there is no model '{folder}': give a model or run folder, or a shipped model ({names})")
-    file = folder / "config.json"
-    try:
-        config = from_dict(json.loads(file.read_text()), f"'{file}'")
-    except FileNotFoundError:
-        raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
-    space, generator = build_space(config), build_generator(config)
-    for name, module in (("autoencoder", space), ("generator", generator)):
-        load_weights(module, folder / f"{name}.safetensors")
-        module.eval().requires_grad_(False)
-    return config, space, generator
+    return folder
+
+
+def _config_and_space(folder: Path, file: Path) -> tuple[Config, LatentSpace]:
+    if file.suffix == ".yaml":
+        config = load_yaml(file)
+    else:
+        try:
+            config = from_dict(json.loads(file.read_text()), f"'{file}'")
+        except FileNotFoundError:
+            raise UserError(f"the model folder '{folder}' has no config.json: give a folder that a run wrote") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
+    space = build_space(config)
+    load_weights(space, folder / "autoencoder.safetensors")
+    space.eval().requires_grad_(False)
+    return config, space
 
 
 def save_weights(module: nn.Module, file: Path, dtype: torch.dtype = torch.float32) -> None:

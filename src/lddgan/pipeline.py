@@ -35,13 +35,32 @@ class Pipeline:
         self.schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max).to(self.device)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Pipeline:
+    def from_pretrained(cls, folder: str | Path, device: str = "auto", decoder: str | None = None) -> Pipeline:
         """Read a model folder, a run folder, or a model that ships with the package, by name.
 
+        Args:
+            decoder: "slim" or "full"; None takes the slim one where there is one.
+
         Raises:
-            UserError: there is no such model, or a file of it is missing or damaged.
+            UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder.
         """
-        return cls(*load_model(folder), device=device)
+        pipe = cls(*load_model(folder), device=device)
+        if decoder is not None:
+            pipe.decoder = decoder
+        return pipe
+
+    @property
+    def decoder(self) -> str:
+        """The decoder that draws: "slim" where the model has one, else "full". It can be set to either.
+
+        Raises:
+            UserError: another name, or "slim" of a model that has none.
+        """
+        return self.space.decoder
+
+    @decoder.setter
+    def decoder(self, name: str) -> None:
+        self.space.decoder = name
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write a model folder that `from_pretrained` reads."""

@@ -31,7 +31,7 @@ def demo() -> Config:
         images=ImagesConfig(resolution=8, channels=1, flips=False),
         autoencoder=AutoencoderConfig(latent_channels=4, width=32, multipliers=(1, 2), num_blocks=1),
         stage1=Stage1Config(
-            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True,
+            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True, ema_decay=0.98,
             discriminator_width=16, discriminator_start=500, discriminator_weight=0.1, report_every=200,
             precision="float32",
         ),

@@ -1,7 +1,7 @@
-"""A run: a folder in which both stages train, may be stopped at any moment, and go on.
+"""A run: a folder in which the stages train, may be stopped at any moment, and go on.
 
-config.yaml  checkpoints/  curves/  curves.png  tensorboard/
-reconstructions.png  autoencoder.safetensors  cache/  samples/  samples.png
+config.yaml  init/ (weights it starts from)  checkpoints/  curves/  curves.png  tensorboard/
+reconstructions.png  reconstructions-slim.png  autoencoder.safetensors  cache/  samples/  samples.png
 model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lddgan.autoencoder.train import train_autoencoder
+from lddgan.autoencoder.model import Autoencoder
+from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
 from lddgan.config import Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
-from lddgan.gan.evaluate import least_images
 from lddgan.gan.train import Reporting, train_gan
+from lddgan.metrics.pooled import least_images
 from lddgan.models import build_generator, build_space, load_model, load_weights, save_model, save_weights
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
@@ -30,23 +32,34 @@ from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
 from lddgan.spaces.latent import LatentSpace
 
 
-def start_run(config: Config, folder: Path, *, device: str, skip_broken: bool, init: str | None = None) -> None:
-    """Start a run in a new `folder`; `init` names a model folder whose weights both stages start from.
+def start_run(
+    config: Config, folder: Path, *, device: str, skip_broken: bool, init: str | None = None,
+    given: Mapping[str, nn.Module] | None = None,
+) -> None:  # fmt: skip
+    """Start a run in a new `folder`.
+
+    Args:
+        init: a model folder whose weights the run starts from.
+        given: trained networks of the config's sizes by name (`autoencoder`, `slim_decoder`); those whose stage is left
+            out take the place of training one.
 
     Raises:
-        UserError: bad data, an occupied or unwritable folder, an `init` of other sizes.
+        UserError: bad data, an occupied or unwritable folder, an `init` of other sizes, or a stage left out whose
+            weights come from nowhere.
         RunStopped: interrupted, not finite, or the disk is full.
     """
     if (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
     resolve_device(device)  # this and the next before anything is written: bad input leaves no folder behind
-    starting = load_model(init) if init else None
-    if starting:
-        _require_same_networks(starting[0], config, f"the model '{init}'")
+    parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
+    for stage, part in (("autoencoder", "autoencoder"), ("decoder", "slim_decoder")):
+        wanted = stage == "autoencoder" or config.slim_decoder is not None
+        if wanted and stage not in config.stages and part not in parts:
+            raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
     images = load_images(config, skip_broken)
     ensure_folder(folder)
-    if starting:
-        save_model(folder / "init", *starting)
+    for name, module in parts.items():
+        save_weights(module, ensure_folder(folder / "init") / f"{name}.safetensors")
     save_yaml(config, folder / "config.yaml")  # last: a folder that has it is a run that can be resumed
     _train(config, folder, images, device)
 
@@ -82,18 +95,24 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
         if part.skipped:
             tqdm.write(f"left out {len(part.skipped)} broken images of the {split} split, first {part.skipped[0]}")
         sets.append(part)
-    least = least_images(config.autoencoder.latent_channels)
+    least = least_images(config.latent_shape[0])
     if len(sets[0]) < least:
         raise UserError(f"'{config.data}' holds {len(sets[0])} training images, too few: give at least {least}")
     return sets[0], sets[1]
 
 
-def _require_same_networks(starting: Config, config: Config, origin: str) -> None:
-    ours, theirs = identity(config), identity(starting)
-    for name, value in theirs.items():
+def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
+    """The networks of the model `init`, if they are of the sizes that `config` asks for."""
+    theirs, space, generator = load_model(init)
+    ours = identity(config)
+    for name, value in identity(theirs).items():
         if name.split(".")[0] in ("autoencoder", "generator") or name == "images.channels":
-            if value != ours[name]:
-                raise UserError(f"{origin} has {name} {value}, not {ours[name]}: set --{name} '{value}'")
+            if value != ours.get(name, value):
+                raise UserError(f"the model '{init}' has {name} {value}, not {ours[name]}: set --{name} '{value}'")
+    parts: dict[str, nn.Module] = {"autoencoder": space.autoencoder, "generator": generator}
+    if space.slim_decoder is not None and theirs.slim_decoder == config.slim_decoder:
+        parts["slim_decoder"] = space.slim_decoder
+    return parts
 
 
 def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str) -> None:
@@ -101,19 +120,26 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
     train, held_out = images
     started = time.monotonic()
     space, generator = build_space(config), build_generator(config)
-    initialised = (folder / "init").is_dir()
-    if initialised:
-        load_weights(space, folder / "init" / "autoencoder.safetensors")
-        load_weights(generator, folder / "init" / "generator.safetensors")
+    given = _load_init(folder / "init", space, generator)
     try:
-        train_autoencoder(config, space.autoencoder, train, held_out, folder, device, initialised)
+        if "autoencoder" in config.stages:
+            assert isinstance(space.autoencoder, Autoencoder)
+            train_autoencoder(config, space.autoencoder, train, held_out, folder, device, "autoencoder" in given)
         space.autoencoder.eval().requires_grad_(False)
         space.to(device)
         latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
-        space.set_statistics(latents.mean, space.autoencoder.channel_scale(latents.std))
+        space.set_statistics(latents.mean, space.channel_scale(latents.std))
+        if "decoder" in config.stages and space.slim_decoder is not None:
+            train_slim_decoder(config, space, latents, train, held_out, folder, device)
+        space.eval().requires_grad_(False)
         save_weights(space, folder / "autoencoder.safetensors")
         reporting = _reporting(config, folder, space)
-        train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
+        if "gan" in config.stages:
+            train_gan(
+                config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting
+            )
+        elif "generator" in given:
+            reporting.keep(generator, "model")
     except RunStopped as stop:
         how = f"; go on with: lddgan train --resume {folder}" if stop.resumable else ""
         raise RunStopped(f"{stop}{how}", stop.exit_code) from stop
@@ -129,6 +155,17 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
              "training_images": len(train), "weights": weights_hash(generator)}  # fmt: skip
     with atomic_write(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _load_init(folder: Path, space: LatentSpace, generator: nn.Module) -> set[str]:
+    """Load what a run starts from; the names of the networks that were there."""
+    modules = {"autoencoder": space.autoencoder, "slim_decoder": space.slim_decoder, "generator": generator}
+    found = set()
+    for name, module in modules.items():
+        if module is not None and (folder / f"{name}.safetensors").exists():
+            load_weights(module, folder / f"{name}.safetensors")
+            found.add(name)
+    return found
 
 
 def _reporting(config: Config, folder: Path, space: LatentSpace) -> Reporting:

@@ -8,7 +8,8 @@ from lddgan.autoencoder.objective import (
     PatchDiscriminator,
     adaptive_weight,
     hinge_loss,
-    psnr,
+    kl_factor,
+    ramp,
     reconstruction_loss,
 )
 
@@ -23,7 +24,8 @@ def test_hinge_loss_in_closed_form_and_without_a_way_to_the_autoencoder():
     discriminator = lambda x: scale * x.flatten(1).mean(1)  # noqa: E731
     images = torch.tensor([0.5, 3.0]).view(2, 1, 1, 1)  # relu(1 - D): 0.5, 0
     fakes = torch.tensor([-2.0, 0.5]).view(2, 1, 1, 1).requires_grad_(True)  # relu(1 + D): 0, 1.5
-    loss = hinge_loss(discriminator, images, fakes)
+    loss, accuracy = hinge_loss(discriminator, images, fakes)
+    assert accuracy.item() == 0.75  # both images above 0, one of the fakes below
     assert loss.item() == pytest.approx(0.5 * (0.25 + 0.75))
     loss.backward()
     assert fakes.grad is None and scale.grad.item() == pytest.approx(0.5 * (-0.25 + 0.25))
@@ -36,10 +38,14 @@ def test_adaptive_weight_is_the_ratio_of_gradient_norms_and_clamped():
     assert adaptive_weight(1e6 * last.sum(), 0 * last.sum(), last).item() == 1e4
 
 
-def test_psnr():
-    images = torch.zeros(1, 1, 2, 2)
-    assert psnr(torch.full_like(images, 0.2), images) == pytest.approx(20.0)  # 10 log10(2^2 / 0.2^2)
-    assert psnr(torch.full_like(images, 5.0), torch.full_like(images, 0.8)) == pytest.approx(20.0)  # clamped to 1
+def test_the_ramp_grows_over_its_steps_and_without_any_is_at_once_full():
+    assert [ramp(step, 3) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert ramp(0, 0) == 1.0
+
+
+def test_a_kl_divergence_beside_a_mean_error_weighs_as_in_ldm_beside_a_sum():
+    # sum(|x|) + 1e-6 KL, divided by the number of values, is mean(|x|) + 1e-6 / values KL.
+    assert kl_factor(1e-6, 3 * 32 * 32) * 3072 == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize(("side", "patches"), [(8, 2), (16, 2), (32, 2), (64, 6), (256, 30)])

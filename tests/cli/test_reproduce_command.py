@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from row_files import made_up, save_made_up
+from safetensors.torch import load_file
 from tiny import tiny_config, visible
 from torch import nn
 
@@ -65,10 +66,8 @@ def test_end_to_end(tiny, tmp_path, capsys):
         assert row.scores["score"] == "FD[quarters]" and row.scores["n_samples"] == 30
         assert row.speed and row.speed["batch_seconds"] == 0.25 and "threads" in row.hardware
     # one autoencoder for all
-    states = [
-        torch.load(path, weights_only=True)["parts"]["autoencoder"]
-        for path in sorted((tmp_path / "work").glob("*/checkpoints/stage1.pt"))
-    ]
+    assert len(list((tmp_path / "work").glob("*/checkpoints/stage1.pt"))) == 1
+    states = [load_file(path) for path in sorted((tmp_path / "work").glob("*/autoencoder.safetensors"))]
     assert len(states) == 4
     for state in states[1:]:
         assert all(torch.equal(state[name], states[0][name]) for name in state)
@@ -103,32 +102,34 @@ def test_finished_rows_are_not_run_again_even_where_the_runs_are_gone(tiny, tmp_
 
 def test_a_stopped_call_goes_on(tiny, tmp_path, monkeypatch):
     work = tmp_path / "work"
-    real, calls = experiments.resume_run, []
+    real, calls = experiments.start_run, []
 
-    def interrupt(folder, **options):
-        raise KeyboardInterrupt
+    def interrupt(config, folder, **options):
+        if config.stages == ("gan",):
+            raise KeyboardInterrupt
+        real(config, folder, **options)
 
-    def note(folder, **options):
-        calls.append(folder.name)
-        real(folder, **options)
+    def note(config, folder, **options):
+        calls.append(config.stages)
+        real(config, folder, **options)
 
-    monkeypatch.setattr(experiments, "resume_run", interrupt)
+    monkeypatch.setattr(experiments, "start_run", interrupt)
     with pytest.raises(RunStopped, match="stopped; the same command goes on from there") as stopped:
         run(["reproduce", "table6", *tiny])
     assert stopped.value.exit_code == 130 and load_rows(tmp_path / "out" / "rows") == []
     stage1 = next(work.glob("*autoencoder*")) / "checkpoints" / "stage1.pt"
     before = stage1.stat().st_mtime_ns
-    monkeypatch.setattr(experiments, "resume_run", note)
+    monkeypatch.setattr(experiments, "start_run", note)
     run(["reproduce", "table6", *tiny])
-    assert len(calls) == 3 and stage1.stat().st_mtime_ns == before  # the autoencoder is not trained again
+    assert calls == [("gan",)] * 3 and stage1.stat().st_mtime_ns == before  # the autoencoder is not trained again
     assert len(load_rows(tmp_path / "out" / "rows")) == 3
 
 
 def test_a_run_that_stops_names_this_command(tiny, monkeypatch):
-    def stop(folder, **options):
+    def stop(config, folder, **options):
         raise RunStopped("stopped after step 3 of stage 2; go on with: lddgan train --resume x", 143)
 
-    monkeypatch.setattr(experiments, "resume_run", stop)
+    monkeypatch.setattr(experiments, "start_run", stop)
     with pytest.raises(
         RunStopped, match="^stopped after step 3 of stage 2; the same command goes on from there$"
     ) as got:

@@ -10,10 +10,11 @@ import torch
 from tiny import STEPS, tiny_config
 
 from lddgan.data.latents import Latents
-from lddgan.gan.evaluate import LatentEvaluation, least_images, pooled_features
+from lddgan.gan.evaluate import LatentEvaluation
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
+from lddgan.metrics.pooled import least_images, pooled_features
 from lddgan.models import build_generator
 from lddgan.runtime.progress import Progress
 

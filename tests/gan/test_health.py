@@ -5,7 +5,8 @@ import re
 import pytest
 
 from lddgan.gan.evaluate import LatentScores
-from lddgan.gan.health import PATIENCE, Health
+from lddgan.gan.health import Health
+from lddgan.runtime.warnings import PATIENCE
 
 
 def row(loss: float, real: float, fake: float) -> dict[str, float]:

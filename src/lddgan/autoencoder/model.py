@@ -199,6 +199,7 @@ class Autoencoder(nn.Module):
         linear_shortcut: lead a linear codec of f x f patches around encoder and decoder; `fit_shortcut` sets it.
         kind: what holds the latent. A codebook sits inside the decoder, so that the latent itself stays continuous.
         codebook_size: number of codes of a quantised latent.
+        norm_groups: of every group norm; None: 32 at the released widths, about four channels a group below them.
     """
 
     def __init__(
@@ -215,6 +216,7 @@ class Autoencoder(nn.Module):
         linear_shortcut: bool = False,
         kind: Kind = "free",
         codebook_size: int = 8192,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
@@ -222,6 +224,9 @@ class Autoencoder(nn.Module):
         self.latent_channels = latent_channels
         self.encoder = Encoder(*common, log_variance=kind == "kl")
         self.decoder = Decoder(*common, tanh, codebook_size if kind == "quantised" else None)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm) and norm_groups is not None:
+                module.num_groups = norm_groups
 
     @torch.no_grad()
     def fit_shortcut(self, images: Tensor) -> None:

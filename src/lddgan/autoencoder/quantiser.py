@@ -58,16 +58,17 @@ class Quantiser(nn.Module):
 
 
 class CodebookUse:
-    """How often each of `num_codes` codes was used, averaged over about the last `1 / (1 - decay)` batches."""
+    """How often each of `num_codes` codes was used, averaged over about the last hundred batches."""
 
-    def __init__(self, num_codes: int, decay: float = 0.99) -> None:
+    DECAY = 0.99
+
+    def __init__(self, num_codes: int) -> None:
         self.counts = torch.ones(num_codes)  # as if every code had been used once a batch: none is dead at the start
-        self.decay = decay
 
     def update(self, codes: Tensor) -> None:
         """Take the codes of one batch, int64 of any shape."""
         counts = torch.bincount(codes.flatten().cpu(), minlength=len(self.counts)).float()
-        self.counts.lerp_(counts, 1 - self.decay)
+        self.counts.lerp_(counts, 1 - self.DECAY)
 
     @property
     def perplexity(self) -> float:

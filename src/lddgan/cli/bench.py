@@ -10,6 +10,7 @@ from lddgan.cli.main import Parser
 from lddgan.errors import UserError
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.device import DEVICES
+from lddgan.spaces.latent import DECODERS
 
 QUICK_TRIALS = 10
 
@@ -20,22 +21,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=100, help="images drawn at once (default 100)")
     parser.add_argument("--trials", type=int, default=300, help="batches (default 300)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_TRIALS} batches")
+    parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     trials = QUICK_TRIALS if options.quick else options.trials
     if trials < 1 or options.batch < 1:
         raise UserError(f"cannot time {trials} batches of {options.batch}: give positive numbers")
-    result = {
-        "model": options.model,
-        **bench(Pipeline.from_pretrained(options.model, options.device), options.batch, trials),
-    }
+    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder)
+    result = {"model": options.model, **bench(pipe, options.batch, trials)}
     if options.json:
         print(json.dumps(result))
         return
     low, high = result["batch_seconds_quartiles"]
     print(
-        f"function evaluations    {result['nfe']}\n"
+        f"function evaluations    {result['nfe']}, {result['decoder']} decoder\n"
         f"batch of {result['batch']:<15}{result['batch_seconds']:.4f} s mean of {trials}, median "
         f"{result['batch_seconds_median']:.4f} s, quartiles {low:.4f} to {high:.4f} s\n"
         f"throughput              {result['images_per_second']:,.0f} images/s\n"

@@ -24,19 +24,31 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps({"target": options.target, "num_steps": config.diffusion.num_steps, **cost}))
         return
-    print(
-        f"{'':<14}{'parameters':>14}{'MACs an image':>16}\n"
-        f"{'generator':<14}{cost['generator_params'] / 1e6:>12,.2f} M{cost['generator_macs_per_step'] / 1e9:>14,.3f} G"
-        f"  a step, of {config.diffusion.num_steps}\n"
-        f"{'decoder':<14}{cost['decoder_params'] / 1e6:>12,.2f} M{cost['decoder_macs'] / 1e9:>14,.3f} G\n"
-        f"{'whole sample':<14}{(cost['generator_params'] + cost['decoder_params']) / 1e6:>12,.2f} M"
-        f"{cost['sample_macs'] / 1e9:>14,.3f} G\n"
-        f"{'encoder':<14}{cost['encoder_params'] / 1e6:>12,.2f} M{cost['encoder_macs'] / 1e9:>14,.3f} G"
-        "  not used to draw\n\n"
-        f"memory        {cost['memory_bytes_batch_1'] / 2**30:.3f} GiB for one image, "
-        f"{cost[f'memory_bytes_batch_{BATCH}'] / 2**30:.3f} GiB for {BATCH} at once\n"
-        "              (weights and activations alive at once in float32, without what kernels take on top)"
-    )
+    generator, decoder, steps = cost["generator_params"], cost["decoder_params"], config.diffusion.num_steps
+    lines = [
+        f"{'':<18}{'parameters':>14}{'MACs an image':>16}",
+        _line("generator", generator, cost["generator_macs_per_step"]) + f"  a step, of {steps}",
+        _line("decoder", decoder, cost["decoder_macs"]),
+        _line("whole sample", generator + decoder, cost["sample_macs"]),
+    ]
+    if "slim_decoder_params" in cost:
+        slim = cost["slim_decoder_params"]
+        lines += [
+            _line("slim decoder", slim, cost["slim_decoder_macs"]),
+            _line("whole sample, slim", generator + slim, cost["slim_sample_macs"]) + "  what is drawn with",
+        ]
+    lines += [
+        _line("encoder", cost["encoder_params"], cost["encoder_macs"]) + "  not used to draw",
+        "",
+        f"memory            {cost['memory_bytes_batch_1'] / 2**30:.3f} GiB for one image, "
+        f"{cost[f'memory_bytes_batch_{BATCH}'] / 2**30:.3f} GiB for {BATCH} at once",
+        "                  (weights and activations alive at once in float32, without what kernels take on top)",
+    ]
+    print("\n".join(lines))
+
+
+def _line(name: str, parameters: float, macs: float) -> str:
+    return f"{name:<18}{parameters / 1e6:>12,.2f} M{macs / 1e9:>14,.3f} G"
 
 
 def config_of(target: str) -> Config:

@@ -20,6 +20,7 @@ from lddgan.metrics.measured import from_model, from_path
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.device import DEVICES, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder
+from lddgan.spaces.latent import DECODERS
 
 SAMPLES = 50_000
 
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert images of --samples and --data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="default metrics.json")
+    parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
@@ -58,7 +60,7 @@ def main(arguments: list[str]) -> None:
     if options.model:
         if resolution or channels:
             raise UserError("a model has its own resolution and channels: give them with --samples only")
-        pipe = Pipeline.from_pretrained(options.model, options.device)
+        pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder)
         samples = from_model(pipe, options.model, SAMPLES if options.n is None else options.n, options.seed)
         resolution, _, channels = samples.shape
         data = data or pipe.config.data

@@ -1,4 +1,4 @@
-"""`lddgan train RECIPE|CONFIG.yaml`: both stages of a run."""
+"""`lddgan train RECIPE|CONFIG.yaml`: the stages of a run (autoencoder, slim decoder, diffusion GAN)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from lddgan import recipes
 from lddgan.cli.main import Parser
-from lddgan.config import Config, dump_yaml, field_names, from_dict, load_yaml, to_dict
+from lddgan.config import STAGES, Config, dump_yaml, field_names, from_dict, load_yaml, to_dict
 from lddgan.data.prepare import describe
 from lddgan.errors import UserError
 from lddgan.run import resume_run, start_run
@@ -28,19 +28,34 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="the run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--init", metavar="MODEL", help="start from a trained model's weights (fine-tuning)")
+    parser.add_argument(
+        "--stage", choices=STAGES, help="train this alone; the others' weights come from --init or --autoencoder"
+    )
+    parser.add_argument(
+        "--autoencoder", metavar="PATH|NAME",
+        help="take this one and train none: a run or model, a released .ckpt, a diffusers folder or hub name",
+    )  # fmt: skip
     parser.add_argument("--skip-broken", action="store_true", help="leave unreadable images out")
     parser.add_argument("--dry-run", action="store_true", help="print the config and what the run would cost")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     options, rest = parser.parse_known_args(arguments)
 
     if options.resume:
-        if options.target or rest or options.data or options.init or options.out or options.dry_run:
+        others = (options.target, rest, options.data, options.init, options.out, options.dry_run, options.stage,
+                  options.autoencoder)  # fmt: skip
+        if any(others):
             raise UserError(f"--resume {options.resume} takes the run as it is: give no recipe, data or field with it")
         resume_run(options.resume, device=options.device, skip_broken=options.skip_broken)
         return
     if options.target is None:
         raise UserError("lddgan train: name a recipe or a config.yaml, or --resume a run; see lddgan recipes")
-    config = resolve(options.target, options.data, rest)
+    config, given = resolve(options.target, options.data, rest), {}
+    if options.stage:
+        config = dataclasses.replace(config, stages=(options.stage,))
+    if options.autoencoder:
+        from lddgan.interop.given import given_autoencoder
+
+        config, given["autoencoder"] = given_autoencoder(options.autoencoder, config)
     if options.dry_run:
         from lddgan.estimate import estimate
 
@@ -48,8 +63,13 @@ def main(arguments: list[str]) -> None:
         print(estimate(config, options.device))
         return
     folder = options.out or Path("runs") / config.recipe
-    start_run(config, folder, device=options.device, skip_broken=options.skip_broken, init=options.init)
-    print(f"done: the model is '{folder / 'model'}', draw with: lddgan sample {folder} -n 64 --out samples.png")
+    start_run(
+        config, folder, device=options.device, skip_broken=options.skip_broken, init=options.init, given=given
+    )  # fmt: skip
+    if (folder / "model").exists():
+        print(f"done: the model is '{folder / 'model'}', draw with: lddgan sample {folder} -n 64 --out samples.png")
+    else:
+        print(f"done: go on with: lddgan train {options.target} --autoencoder {folder}")
 
 
 def resolve(target: str, data: str | None, overrides: list[str]) -> Config:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from lddgan.autoencoder.model import Autoencoder
 from lddgan.data.prepare import ImageSet
 from lddgan.runtime.files import atomic_write
 from lddgan.spaces.latent import LatentSpace
@@ -29,7 +28,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def weights_hash(module: torch.nn.Module) -> str:
+def weights_hash(module: nn.Module) -> str:
     """SHA-256 over names and values of a state dict."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
@@ -58,7 +57,11 @@ class Latents:
         flips = torch.zeros(len(indices), dtype=torch.long)
         if generator is not None and len(self.array) == 2:
             flips = torch.randint(2, (len(indices),), generator=generator)
-        return torch.from_numpy(self.array[flips.numpy(), indices.numpy()])
+        return self.at(indices, flips)
+
+    def at(self, indices: Tensor, flips: Tensor) -> Tensor:
+        """Raw latents `[B, Z, r, r]`, of the mirror images where `flips` (bool or 0 and 1, `[B]`) says so."""
+        return torch.from_numpy(self.array[flips.long().numpy(), indices.numpy()])
 
 
 @torch.inference_mode()
@@ -78,7 +81,7 @@ def cached_latents(folder: Path, space: LatentSpace, images: ImageSet, flips: bo
             tqdm.write(f"the latents in '{folder}' are stale (other weights or other data): encoding anew")
             facts_file.unlink()
     if shape is None:
-        shape = _encode(file, space.autoencoder, images, flips, device)
+        shape = _encode(file, space.autoencoder.encoder, images, flips, device)
         mean, std = _statistics(np.memmap(file, np.float32, "r", shape=shape))
         facts = {"key": key, "shape": shape, "mean": mean.tolist(), "std": std.tolist()}
         with atomic_write(facts_file) as temporary:
@@ -87,10 +90,8 @@ def cached_latents(folder: Path, space: LatentSpace, images: ImageSet, flips: bo
     return Latents(array, torch.tensor(facts["mean"]), torch.tensor(facts["std"]), key)
 
 
-def _encode(
-    file: Path, autoencoder: Autoencoder, images: ImageSet, flips: bool, device: torch.device
-) -> tuple[int, ...]:
-    autoencoder.eval()
+def _encode(file: Path, encoder: nn.Module, images: ImageSet, flips: bool, device: torch.device) -> tuple[int, ...]:
+    encoder.eval()
     copies = 2 if flips else 1
     shape: tuple[int, ...] = ()
     with atomic_write(file) as temporary, open(temporary, "wb") as stream:
@@ -99,7 +100,7 @@ def _encode(
             for first in range(0, len(images), ENCODE_BATCH):
                 indices = torch.arange(first, min(first + ENCODE_BATCH, len(images)))
                 batch = images.batch(indices, torch.full((len(indices),), copy == 1))
-                latent = autoencoder.encoder(to_unit_range(batch).to(device)).float().cpu().numpy()
+                latent = encoder(to_unit_range(batch).to(device)).float().cpu().numpy()
                 shape = (copies, len(images), *latent.shape[1:])
                 stream.write(latent.tobytes())  # not through a memory map: there a full disk would kill the process
                 bar.update(len(indices))

@@ -6,27 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lddgan.data.latents import Latents
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
 from lddgan.metrics.manifold import manifold_scores
+from lddgan.metrics.pooled import finest_grid, pooled_features
 
 REFERENCE_IMAGES = 10_000
 RECALL_IMAGES = 1000
-
-
-def least_images(channels: int) -> int:
-    """How many training images a measure of latents of `channels` channels takes at least."""
-    return max(8, 4 * channels)
-
-
-def pooled_features(x_0: Tensor, cells: int) -> Tensor:
-    """Means and standard deviations of a grid of cells x cells per channel, `[B, 2 C cells^2]`."""
-    mean = F.adaptive_avg_pool2d(x_0, cells)
-    variance = F.adaptive_avg_pool2d(x_0.square(), cells) - mean.square()
-    return torch.cat([mean, variance.clamp_min(0).sqrt()], 1).flatten(1).cpu()
 
 
 class LatentScores(NamedTuple):
@@ -41,13 +29,12 @@ class LatentScores(NamedTuple):
 class LatentEvaluation:
     """Scores of samples against the training latents, in `pooled_features`.
 
-    The grid is the finest of 4, 2 and 1 cells a side with four latent pixels in a cell and twice as many images as
-    features; `least_images` are needed for one cell.
+    The grid is that of `finest_grid`; `lddgan.metrics.pooled.least_images` are needed.
     """
 
     def __init__(self, latents: Latents, normalise: Callable[[Tensor], Tensor]) -> None:
         _, count, channels, side, _ = latents.array.shape
-        self._cells = next((c for c in (4, 2) if 2 * c <= side and least_images(channels) * c**2 <= count), 1)
+        self._cells = finest_grid(channels, side, count)
         indices = torch.linspace(0, count - 1, min(REFERENCE_IMAGES, count)).long().split(1000)
         features = torch.cat([pooled_features(normalise(latents.batch(part)), self._cells) for part in indices])
         self._reference = gaussian_statistics(features)

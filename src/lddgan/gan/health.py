@@ -6,21 +6,17 @@ import math
 from collections.abc import Mapping
 
 from lddgan.gan.evaluate import LatentScores
+from lddgan.runtime.warnings import Warnings
 
 BLIND_GAP = 0.05
 """A mean difference of the logits of real and fake below this, at a loss no better than a coin's, is blindness."""
 WINNING_LOSS = 0.1
 LOST_RECALL = 0.02
 LOST_DEVIATION = 0.5
-PATIENCE = 3
-"""Findings in a row before a warning: one row of a young run says little."""
 
 
-class Health:
-    """Turns rows of the training curves and evaluations into warnings, each said once for as long as it lasts."""
-
-    def __init__(self) -> None:
-        self._in_a_row: dict[str, int] = {}
+class Health(Warnings):
+    """Of stage 2."""
 
     def of_row(self, row: Mapping[str, float]) -> list[str]:
         """Warnings from the means of a few steps, with `loss/discriminator` and `logits/*` as the loop logs them."""
@@ -28,12 +24,12 @@ class Health:
         gap = row["logits/real"] - row["logits/fake"]
         loss = row["loss/discriminator"]
         return [
-            *self._say(
+            *self.say(
                 "the discriminator is blind (it sees no difference between real and fake): raise "
                 "stage2.learning_rate_discriminator to two to four times the generator's, or stage2.r1_gamma",
                 abs(gap) < BLIND_GAP and loss > coin - 0.05,
             ),
-            *self._say(
+            *self.say(
                 "the discriminator wins (loss near zero), so the generator learns little from it: lower "
                 "stage2.learning_rate_discriminator or raise stage2.r1_gamma",
                 loss < WINNING_LOSS,
@@ -43,19 +39,14 @@ class Health:
     def of_scores(self, scores: LatentScores) -> list[str]:
         """Warnings from an evaluation."""
         return [
-            *self._say(
+            *self.say(
                 f"the samples hardly cover the data (recall {scores.recall:.3f}): the generator may be collapsing; "
                 "lower stage2.learning_rate_generator or keep --stage2.objective reconstruction",
                 scores.recall < LOST_RECALL,
             ),
-            *self._say(
+            *self.say(
                 f"the samples resemble each other ({scores.deviation:.2f} of the data's deviation): the generator may "
                 "be collapsing; lower stage2.learning_rate_generator or raise stage2.r1_gamma",
                 scores.deviation < LOST_DEVIATION,
             ),
         ]
-
-    def _say(self, warning: str, found: bool) -> list[str]:
-        key = warning.split("(")[0]  # without the numbers
-        self._in_a_row[key] = self._in_a_row.get(key, 0) + 1 if found else 0
-        return [f"warning: {warning}"] if self._in_a_row[key] == PATIENCE else []

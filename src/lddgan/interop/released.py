@@ -8,18 +8,15 @@ numbered in the order of construction, which `_generator_modules` walks; that is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from lddgan.errors import UserError
+from lddgan.interop.weights import build, export, get, load, tensor_names, without_prefix
 from lddgan.networks.discriminator import Discriminator, Kind
 from lddgan.networks.layers import Attention, FirConvDown, ResidualBlock
 from lddgan.networks.ncsnpp import DownLevel, NCSNpp, UpLevel
-
-Network = TypeVar("Network", NCSNpp, Discriminator)
 
 # Released names of the parts of a block, and ours.
 _RESIDUAL = {
@@ -51,7 +48,7 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
     Raises:
         UserError: if the file is not a generator of a kind that `NCSNpp` covers, or is incomplete.
     """
-    state = _without_prefix(state)
+    state = without_prefix(state)
     tokens = _generator_tokens(state)
     _refuse_other_generators(state, tokens)
     num_levels = tokens.count("pyramid") + 1
@@ -64,13 +61,13 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
 
     # The first block of a level tells the level's width, and whether attention follows it.
     starts = [3] + [3 + i + 1 for i, token in enumerate(tokens) if token == "pyramid"]
-    widths = [_get(state, f"all_modules.{start}.Conv_0.weight").shape[0] for start in starts]
-    width, channels = _get(state, "all_modules.2.weight").shape[:2]
+    widths = [get(state, f"all_modules.{start}.Conv_0.weight").shape[0] for start in starts]
+    width, channels = get(state, "all_modules.2.weight").shape[:2]
     if any(level_width % width for level_width in widths):
         raise UserError(f"The generator file's widths {widths} are not multiples of its base width {width}.")
     mapping = [name for name in state if re.fullmatch(r"z_transform\.\d+\.weight", name)]
-    mapping_width, latent_dim = _get(state, "z_transform.1.weight").shape
-    model = _build(
+    mapping_width, latent_dim = get(state, "z_transform.1.weight").shape
+    model = build(
         lambda: NCSNpp(
             channels=channels,
             width=width,
@@ -84,7 +81,7 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
         ),
         "generator",
     )
-    return _load(model, state, generator_key_map(model), "generator")
+    return load(model, state, generator_key_map(model), "generator")
 
 
 def discriminator_from_released(state: Mapping[str, Tensor]) -> Discriminator:
@@ -93,34 +90,34 @@ def discriminator_from_released(state: Mapping[str, Tensor]) -> Discriminator:
     Raises:
         UserError: if the file is not a discriminator or is incomplete.
     """
-    state = _without_prefix(state)
+    state = without_prefix(state)
     if "start_conv.weight" not in state:
         raise UserError("The file holds no released discriminator: start_conv.weight is missing; give the file of one.")
     numbers = [int(match[1]) for name in state if (match := re.fullmatch(r"conv(\d+)\.conv1\.0\.weight", name))]
-    first_out, first_in = _get(state, "conv1.conv1.0.weight").shape[:2]
+    first_out, first_in = get(state, "conv1.conv1.0.weight").shape[:2]
     kind: Kind = "small" if first_out == first_in else "large"
     start = state["start_conv.weight"]
-    model = _build(
+    model = build(
         lambda: Discriminator(
             channels=start.shape[1] // 2,
             width=start.shape[0] // 2,
-            time_dim=_get(state, "t_embed.main.0.weight").shape[1],
+            time_dim=get(state, "t_embed.main.0.weight").shape[1],
             kind=kind,
             num_layers=max(numbers),
         ),
         "discriminator",
     )
-    return _load(model, state, discriminator_key_map(model), "discriminator")
+    return load(model, state, discriminator_key_map(model), "discriminator")
 
 
 def generator_to_released(model: NCSNpp) -> dict[str, Tensor]:
     """The generator's tensors under their released names (no prefix)."""
-    return _export(model, generator_key_map(model))
+    return export(model, generator_key_map(model))
 
 
 def discriminator_to_released(model: Discriminator) -> dict[str, Tensor]:
     """The discriminator's tensors under their released names (no prefix)."""
-    return _export(model, discriminator_key_map(model))
+    return export(model, discriminator_key_map(model))
 
 
 def generator_key_map(model: NCSNpp) -> dict[str, str]:
@@ -137,7 +134,7 @@ def generator_key_map(model: NCSNpp) -> dict[str, str]:
             parts.update({f"{released}.{theirs}": own[part] for theirs, part in names.items() if part in own})
         else:
             parts[released] = module
-    return _tensor_names({released: ours[module] for released, module in parts.items()}, model)
+    return tensor_names({released: ours[module] for released, module in parts.items()}, model)
 
 
 def discriminator_key_map(model: Discriminator) -> dict[str, str]:
@@ -145,7 +142,7 @@ def discriminator_key_map(model: Discriminator) -> dict[str, str]:
     parts = dict(_DISCRIMINATOR)
     for i in range(len(model.blocks)):
         parts.update({f"conv{i + 1}.{name}": f"blocks.{i}.{part}" for name, part in _DISCRIMINATOR_BLOCK.items()})
-    return _tensor_names(parts, model)
+    return tensor_names(parts, model)
 
 
 def _generator_modules(model: NCSNpp) -> Iterator[nn.Module]:
@@ -192,64 +189,3 @@ def _refuse_other_generators(state: Mapping[str, Tensor], tokens: list[str]) -> 
         raise UserError(f"The generator file is incomplete: all_modules.{3 + tokens.index('missing')} is missing.")
     if tokens[-2:] != ["plain", "plain"] or "plain" in tokens[:-2]:
         raise UserError("The generator file is not an NCSN++ with a convolved input pyramid; it is of another kind.")
-
-
-def _tensor_names(modules: dict[str, str], model: nn.Module) -> dict[str, str]:
-    names = {}
-    for released, part in modules.items():
-        is_nin = ".NIN_" in released
-        for tensor, _ in model.get_submodule(part).named_parameters():
-            names[f"{released}.{'Wb'[tensor == 'bias'] if is_nin else tensor}"] = f"{part}.{tensor}"
-    return names
-
-
-def _is_transposed(released: str) -> bool:
-    return released.endswith(".W")  # attention weights are stored [in, out]
-
-
-def _build(make: Callable[[], Network], what: str) -> Network:
-    try:
-        return make()
-    except ValueError as error:
-        raise UserError(f"The {what} file has sizes that cannot be built: {error}") from error
-
-
-def _load(model: Network, state: Mapping[str, Tensor], key_map: Mapping[str, str], what: str) -> Network:
-    missing = sorted(key_map.keys() - state.keys())
-    if missing:
-        raise UserError(f"The {what} file is incomplete: {missing[0]} is missing ({len(missing)} missing in all).")
-    extra = sorted(state.keys() - key_map.keys())
-    if extra:
-        raise UserError(f"The {what} file has entries that do not belong to it: {extra[0]} ({len(extra)} in all).")
-    own = model.state_dict()
-    loaded = {}
-    for released, name in key_map.items():
-        tensor = state[released].T if _is_transposed(released) else state[released]
-        if tensor.shape != own[name].shape:
-            raise UserError(
-                f"The {what} file's {released} has the shape {list(state[released].shape)}, which does not fit the "
-                "rest of the file; it is damaged or of another kind."
-            )
-        loaded[name] = tensor.float()
-    model.load_state_dict(loaded)
-    return model.eval()
-
-
-def _export(model: nn.Module, key_map: Mapping[str, str]) -> dict[str, Tensor]:
-    own = model.state_dict()
-    return {
-        released: (own[name].T if _is_transposed(released) else own[name])
-        .detach()
-        .clone(memory_format=torch.contiguous_format)
-        for released, name in key_map.items()
-    }
-
-
-def _get(state: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in state:
-        raise UserError(f"The file is incomplete: {name} is missing.")
-    return state[name]
-
-
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}

@@ -63,8 +63,12 @@ def from_model(pipe: Pipeline, name: str, n: int, seed: int) -> Measured:
     if n < 1:
         raise UserError(f"cannot measure {n} samples: give a positive number")
     config = pipe.config
-    parts = [weights_hash(pipe.space), weights_hash(pipe.generator), str(identity(config)), str(seed), pipe.device.type]
-    facts = {"model": name, "generator_sha256": parts[1], "seed": seed, "steps": config.diffusion.num_steps}
+    digest = weights_hash(pipe.generator)
+    parts = [weights_hash(pipe.space), digest, str(identity(config)), str(seed), pipe.device.type, pipe.decoder]
+    facts = {
+        "model": name, "generator_sha256": digest, "decoder": pipe.decoder, "seed": seed,
+        "steps": config.diffusion.num_steps,
+    }  # fmt: skip
     shape = (config.images.resolution, config.images.resolution, config.images.channels)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
     return Measured(n, shape, lambda rows: pipe.draw(rows, seed), key, {**facts, "count": n})

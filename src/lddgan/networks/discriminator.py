@@ -121,7 +121,9 @@ class Discriminator(nn.Module):
                 f"A {x_t.shape[2]}x{x_t.shape[3]} input is too small for this discriminator, which "
                 f"halves it down from at least {self.min_resolution} pixels; take fewer layers."
             )
-        time = activation(self.time_1(activation(self.time_0(sinusoid(t, self.time_dim)))))  # [B, E]
+        time = activation(
+            self.time_1(activation(self.time_0(sinusoid(t, self.time_dim).to(self.time_0.weight.dtype))))
+        )  # [B, E]
         h = self.conv_in(torch.cat([x_t, x_next], dim=1))
         for block in self.blocks:
             h = block(h, time)

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from lddgan.autoencoder.objective import psnr
-from lddgan.autoencoder.train import HELD_OUT_IMAGES, reconstruct, train_autoencoder
+from lddgan.autoencoder.measure import HeldOut
 from lddgan.bench import bench
-from lddgan.config import Config, identity, save_yaml, to_dict
+from lddgan.config import Config, to_dict
 from lddgan.data.latents import to_uint8, to_unit_range, weights_hash
 from lddgan.data.prepare import ImageSet
 from lddgan.errors import RunStopped, UserError
@@ -28,16 +28,16 @@ from lddgan.estimate import model_cost, time_stage2
 from lddgan.metrics.evaluate import Reference, evaluate
 from lddgan.metrics.features import FeatureNetwork
 from lddgan.metrics.measured import Measured, from_model, from_path
-from lddgan.models import build_space, load_weights, save_weights
+from lddgan.models import load_space
 from lddgan.pipeline import Pipeline
 from lddgan.recipes import recipe
 from lddgan.reports.figures import GRID_IMAGES, GRID_SEED
 from lddgan.reports.published import TABLES, paper_grid, paper_table
 from lddgan.reports.rows import Row, What, save_row, settings
 from lddgan.reports.tables import STAND_INS
-from lddgan.run import load_images, resume_run
+from lddgan.run import load_images, resume_run, start_run
 from lddgan.runtime.device import describe, resolve_device
-from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
+from lddgan.runtime.files import atomic_write
 
 MINUTES = 15
 """Of stage 2, for every row of the small scale."""
@@ -147,11 +147,11 @@ def _run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
             tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]} is there")
             continue
         tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]}")
-        autoencoder = shared_autoencoder(plan, images)
+        autoencoder = shared_autoencoder(plan)
         if system == "autoencoder":
             row, pictures = _measure_autoencoder(plan, what, autoencoder, images)
         else:
-            folder = _train(plan, system, config, autoencoder, images[0])
+            folder = _train(plan, system, config, autoencoder)
             row, pictures = _measure_model(plan, what, config, folder, len(images[0]))
         written.append(save_row(row, plan.rows, pictures))
     return written
@@ -201,33 +201,32 @@ def fixed_epochs(plan: Plan, count: int) -> int:
     return epochs
 
 
-def shared_autoencoder(plan: Plan, images: tuple[ImageSet, ImageSet]) -> Path:
-    """The folder of the finished stage 1 that all systems of the set share; trained where it is not there yet."""
-    name = json.dumps([settings(plan.base, "autoencoder"), images[0].hash])
+def shared_autoencoder(plan: Plan) -> Path:
+    """The run folder of the autoencoder and slim decoder that all systems of the set share; trained if need be."""
+    name = json.dumps([settings(plan.base, "autoencoder"), str(plan.base.slim_decoder), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-autoencoder-{_short(name)}"
-    if not (folder / "autoencoder.safetensors").exists():
-        ensure_folder(folder)
-        remove_leftovers(folder)
-        space = build_space(plan.base)
-        train_autoencoder(plan.base, space.autoencoder, *images, folder, resolve_device(plan.device))
-        save_weights(space, folder / "autoencoder.safetensors")  # last: what has it is finished
+    _finish(plan, dataclasses.replace(plan.base, stages=("autoencoder", "decoder")), folder, {})
     return folder
 
 
-def _train(plan: Plan, system: str, config: Config, autoencoder: Path, train: ImageSet) -> Path:
-    """Stage 2 in an ordinary run folder that begins with the shared stage 1 behind it."""
-    name = json.dumps([settings(config, system), train.hash])
+def _train(plan: Plan, system: str, config: Config, autoencoder: Path) -> Path:
+    """Stage 2 in an ordinary run folder that is given the shared autoencoder."""
+    name = json.dumps([settings(config, system), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-{system}-{_short(name)}"
-    if not (folder / "config.yaml").exists():
-        # The checkpoint is the shared one under the run's own identity, since it differs in stage 2 alone.
-        state = torch.load(autoencoder / "checkpoints" / "stage1.pt", map_location="cpu", weights_only=True)
-        state["identity"] = {**identity(config), "the data": train.hash}
-        with atomic_write(ensure_folder(folder) / "checkpoints" / "stage1.pt") as temporary:
-            torch.save(state, temporary)
-        save_yaml(config, folder / "config.yaml")
-    if not (folder / "run.json").exists():
-        resume_run(folder, device=plan.device, skip_broken=False)
+    _, space = load_space(autoencoder)
+    given: dict[str, nn.Module] = {"autoencoder": space.autoencoder}
+    if space.slim_decoder is not None:
+        given["slim_decoder"] = space.slim_decoder
+    _finish(plan, dataclasses.replace(config, stages=("gan",)), folder, given)
     return folder
+
+
+def _finish(plan: Plan, config: Config, folder: Path, given: dict[str, nn.Module]) -> None:
+    """Start the run in `folder`, go on with it, or leave it if it is done."""
+    if not (folder / "config.yaml").exists():
+        start_run(config, folder, device=plan.device, skip_broken=False, given=given)
+    elif not (folder / "run.json").exists():
+        resume_run(folder, device=plan.device, skip_broken=False)
 
 
 def _what(plan: Plan, system: str, config: Config, data_sha256: str) -> What:
@@ -263,21 +262,21 @@ def _measure_autoencoder(
 ) -> tuple[Row, np.ndarray]:
     """The reconstructions of a split against its originals, as in Table 1, and the PSNR of held-out ones."""
     config, device, split = plan.base, resolve_device(plan.device), plan.kind.reconstructed_split
-    space = build_space(config)
-    load_weights(space, folder / "autoencoder.safetensors")
-    autoencoder = space.autoencoder.to(device)
+    autoencoder = load_space(folder)[1].autoencoder.to(device)
     resolution, channels = config.images.resolution, config.images.channels
     originals = from_path(plan.data, split, None, resolution, channels)  # type: ignore[arg-type]
 
+    @torch.inference_mode()
     def read(rows: range) -> np.ndarray:
-        return to_uint8(reconstruct(autoencoder, torch.from_numpy(originals.read(rows)), device)).numpy()
+        parts = to_unit_range(torch.from_numpy(originals.read(rows))).split(100)
+        return to_uint8(torch.cat([autoencoder(part.to(device)) for part in parts])).cpu().numpy()
 
     digest = weights_hash(autoencoder)
     facts = {"model": folder.name, "autoencoder_sha256": digest, "count": originals.count}
     key = f"{digest[:24]}-{originals.key[:24]}"
     scores = evaluate(Measured(originals.count, originals.shape, read, key, facts), Reference(originals), plan.network)
-    few = images[1].batch(np.linspace(0, len(images[1]) - 1, min(HELD_OUT_IMAGES, len(images[1]))).astype(int))
-    scores["psnr"] = psnr(reconstruct(autoencoder, few, device), to_unit_range(few))
+    held_out = HeldOut(images[1], lambda network, images: network(images), "")
+    scores["psnr"] = held_out.measure(autoencoder, None, device).psnr
     count, stage1 = len(images[0]), config.stage1
     steps = max(1, stage1.epochs * count // stage1.batch)
     training = {

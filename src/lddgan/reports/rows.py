@@ -6,19 +6,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import typing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lddgan.config import Config, identity
+from lddgan.config import Config, identity, parts
 from lddgan.errors import UserError
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.files import atomic_write
 
-VERSION = 1
+VERSION = 2
 """Raise it when a default of the config, or the meaning of a field, changes: older rows are then run again."""
 AUTOENCODER_PARTS = ("recipe", "seed", "images.", "autoencoder.", "stage1.")
 
@@ -124,10 +123,11 @@ def load_rows(folder: str | Path) -> list[Row]:
 
 def _defaults(kind: type, prefix: str = "") -> dict[str, str]:
     """Dotted name -> default as `identity` writes it, of every field that has one."""
-    hints, found = typing.get_type_hints(kind), {}
+    inner, found = parts(kind), {}
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            found |= _defaults(hints[field.name], f"{prefix}{field.name}.")
+        part = inner[field.name]
+        if part is not None:
+            found |= _defaults(part, f"{prefix}{field.name}.")
         elif field.default is not dataclasses.MISSING:
             value = list(field.default) if isinstance(field.default, tuple) else field.default
             found[prefix + field.name] = str(value)

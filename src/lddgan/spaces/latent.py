@@ -6,10 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from lddgan.autoencoder.model import Autoencoder
+from lddgan.autoencoder.slim import SlimDecoder
+from lddgan.errors import UserError
+from lddgan.interop.diffusers import DiffusersAutoencoder
+
+DECODERS = ("slim", "full")
 
 
 class LatentSpace(nn.Module):
-    """Images to normalised latents and back.
+    """Images to normalised latents and back, by the autoencoder's own ("full") or by a slim decoder.
 
     `x_0 = (encode(images) - mean) / std` per channel; mean and std are measured on the training set
     (`lddgan.data.latents`) and travel with the weights.
@@ -18,16 +23,46 @@ class LatentSpace(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    def __init__(
+        self, autoencoder: Autoencoder | DiffusersAutoencoder, slim_decoder: SlimDecoder | None = None
+    ) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder, self.slim_decoder = autoencoder, slim_decoder
+        self._decoder: str | None = None
         self.register_buffer("mean", torch.zeros(autoencoder.latent_channels))
         self.register_buffer("std", torch.ones(autoencoder.latent_channels))
 
+    @property
+    def decoder(self) -> str:
+        """Which decoder `decode` takes: the slim one where there is one, unless it was set to "full"."""
+        return self._decoder or ("full" if self.slim_decoder is None else "slim")
+
+    @decoder.setter
+    def decoder(self, name: str) -> None:
+        if name not in DECODERS:
+            raise UserError(f"there is no decoder '{name}': take slim or full")
+        if name == "slim" and self.slim_decoder is None:
+            raise UserError("this model has no slim decoder: take full, or train one with lddgan train --stage decoder")
+        self._decoder = name
+
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Take the latent's mean and standard deviation per channel, both `[Z]`."""
+        """Take the latent's mean and standard deviation per channel, both `[Z]`.
+
+        Raises:
+            UserError: a channel is dead (its deviation is 0, or not finite).
+        """
+        dead = ~(std.isfinite() & (std > 1e-6 * std.nan_to_num().max()))
+        if bool(dead.any()):
+            raise UserError(
+                f"channel {int(dead.nonzero()[0])} of the latent is dead (deviation {std[dead][0].item():.3g} over the "
+                "training images): train the autoencoder anew with fewer autoencoder.latent_channels"
+            )
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+    def channel_scale(self, std: Tensor) -> Tensor:
+        """What each channel of deviation `std [Z]` is divided by: the autoencoder's choice, or its deviation."""
+        return self.autoencoder.channel_scale(std) if isinstance(self.autoencoder, Autoencoder) else std
 
     def normalise(self, latent: Tensor) -> Tensor:
         """The autoencoder's latent `[B, Z, r, r]` to x_0 of unit scale."""
@@ -39,4 +74,7 @@ class LatentSpace(nn.Module):
 
     def decode(self, x_0: Tensor) -> Tensor:
         """x_0 `[B, Z, r, r]` to images `[B, C, R, R]`, about [-1, 1]."""
+        if self.decoder == "slim":
+            assert self.slim_decoder is not None
+            return self.slim_decoder(x_0)
         return self.autoencoder.decoder(x_0 * self.std[:, None, None] + self.mean[:, None, None])
