@@ -17,6 +17,8 @@ from lddgan.config import (
     DiscriminatorConfig,
     GeneratorConfig,
     ImagesConfig,
+    RefineConfig,
+    SlimDecoderConfig,
     Stage1Config,
     Stage2Config,
 )
@@ -63,7 +65,7 @@ def cifar10_small() -> Config:
             latent_channels=12, width=32, multipliers=(1, 2, 2), num_blocks=1, linear_shortcut=True
         ),
         stage1=Stage1Config(
-            epochs=1, batch=32, learning_rate=1e-3, cosine_decay=True,
+            epochs=1, batch=32, learning_rate=1e-3, cosine_decay=True, ema_decay=0.99,
             discriminator_width=32, discriminator_start=1000, discriminator_weight=0.3, report_every=250,
         ),
         generator=GeneratorConfig(
@@ -79,6 +81,8 @@ def cifar10_small() -> Config:
             r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True, report_every=400,
             precision="float32",
         ),
+        slim_decoder=SlimDecoderConfig(width=36, num_blocks=3, epochs=1, learning_rate=1e-3),
+        refine=RefineConfig(epochs=1),
     )  # fmt: skip
 
 
@@ -92,7 +96,7 @@ def cifar10() -> Config:
             latent_channels=4, width=128, multipliers=(1, 2), num_blocks=2,
             attention_resolutions=(16,), dropout=0.2, tanh=True,
         ),
-        stage1=Stage1Config(epochs=300, batch=64, learning_rate=4.5e-6 * 64),
+        stage1=Stage1Config(epochs=300, batch=64, learning_rate=4.5e-6 * 64, perceptual="lpips-vgg16"),
         generator=GeneratorConfig(width=128, multipliers=(1, 2, 2), num_blocks=2, latent_dim=25),
         discriminator=DiscriminatorConfig(kind="small", num_layers=3),
         diffusion=DiffusionConfig(num_steps=4),
@@ -100,6 +104,7 @@ def cifar10() -> Config:
             epochs=1700, batch=256, learning_rate_generator=1.6e-4, learning_rate_discriminator=1.25e-4,
             ema_decay=0.9999, r1_gamma=0.02, r1_every=15, report_every=5000,
         ),
+        slim_decoder=SlimDecoderConfig(width=64, num_blocks=3, epochs=30, learning_rate=3e-4),
         checkpoint_seconds=600.0,
     )  # fmt: skip
 
@@ -111,7 +116,9 @@ def celebahq256() -> Config:
         data="",
         images=ImagesConfig(resolution=256, channels=3, flips=True),
         autoencoder=AutoencoderConfig(latent_channels=4, width=128, multipliers=(1, 2, 4), num_blocks=2),
-        stage1=Stage1Config(epochs=450, batch=16, learning_rate=4.5e-6 * 16, report_every=5000),
+        stage1=Stage1Config(
+            epochs=450, batch=16, learning_rate=4.5e-6 * 16, perceptual="lpips-vgg16", report_every=5000
+        ),
         generator=GeneratorConfig(
             width=128, multipliers=(1, 2, 2, 2), num_blocks=2, attention_resolutions=(16,), latent_dim=25
         ),
@@ -121,6 +128,7 @@ def celebahq256() -> Config:
             epochs=400, batch=128, learning_rate_generator=2e-4, learning_rate_discriminator=1e-4,
             ema_decay=0.999, r1_gamma=2.0, r1_every=10, report_every=5000,
         ),
+        slim_decoder=SlimDecoderConfig(width=64, num_blocks=4, epochs=50, learning_rate=3e-4),
         checkpoint_seconds=600.0,
     )  # fmt: skip
 
@@ -169,7 +177,8 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
         ),
         stage1=Stage1Config(
             epochs=max(1, STAGE1_IMAGES // count), batch=batch, learning_rate=1e-3, cosine_decay=True,
-            discriminator_width=32, discriminator_start=STAGE1_IMAGES // batch // 2, discriminator_weight=0.1,
+            ema_decay=0.995, discriminator_width=32, discriminator_start=STAGE1_IMAGES // batch // 2,
+            discriminator_weight=0.1,
         ),
         generator=GeneratorConfig(
             width=64, multipliers=(1, 2, 2), num_blocks=1, latent_dim=50, mapping_width=128, mapping_depth=3
@@ -180,6 +189,9 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
             epochs=max(1, STAGE2_IMAGES // count), batch=batch, learning_rate_generator=3e-4,
             learning_rate_discriminator=1e-3, ema_decay=0.999, r1_gamma=1.0, r1_every=8,
             objective="reconstruction", cosine_decay=True,
+        ),
+        slim_decoder=SlimDecoderConfig(
+            width=48, num_blocks=3, epochs=max(1, STAGE1_IMAGES // count // 4), learning_rate=1e-3
         ),
     )  # fmt: skip
 

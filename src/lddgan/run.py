@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lddgan.autoencoder.model import Autoencoder
+from lddgan.autoencoder.refine import refine_decoder
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
-from lddgan.config import Config, identity, load_yaml, save_yaml
+from lddgan.config import STAGES, Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
@@ -52,10 +53,7 @@ def start_run(
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
     resolve_device(device)  # this and the next before anything is written: bad input leaves no folder behind
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
-    for stage, part in (("autoencoder", "autoencoder"), ("decoder", "slim_decoder")):
-        wanted = stage == "autoencoder" or config.slim_decoder is not None
-        if wanted and stage not in config.stages and part not in parts:
-            raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
+    _require_sources(config, parts)
     images = load_images(config, skip_broken)
     ensure_folder(folder)
     for name, module in parts.items():
@@ -115,6 +113,19 @@ def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
     return parts
 
 
+def _require_sources(config: Config, parts: Mapping[str, nn.Module]) -> None:
+    """Every network that a later stage builds on is trained before it or given."""
+    made = {"autoencoder": "autoencoder", "gan": "generator"} | (
+        {"decoder": "slim_decoder"} if config.slim_decoder else {}
+    )
+    for stage, part in made.items():
+        later = (
+            config.stages[-1] == "refine" if stage == "gan" else STAGES.index(config.stages[-1]) > STAGES.index(stage)
+        )
+        if later and stage not in config.stages and part not in parts:
+            raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
+
+
 def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str) -> None:
     device = resolve_device(device_name)
     train, held_out = images
@@ -125,21 +136,10 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         if "autoencoder" in config.stages:
             assert isinstance(space.autoencoder, Autoencoder)
             train_autoencoder(config, space.autoencoder, train, held_out, folder, device, "autoencoder" in given)
-        space.autoencoder.eval().requires_grad_(False)
-        space.to(device)
-        latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
-        space.set_statistics(latents.mean, space.channel_scale(latents.std))
-        if "decoder" in config.stages and space.slim_decoder is not None:
-            train_slim_decoder(config, space, latents, train, held_out, folder, device)
-        space.eval().requires_grad_(False)
-        save_weights(space, folder / "autoencoder.safetensors")
-        reporting = _reporting(config, folder, space)
-        if "gan" in config.stages:
-            train_gan(
-                config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting
-            )
-        elif "generator" in given:
-            reporting.keep(generator, "model")
+        if config.stages == ("autoencoder",):
+            save_weights(space, folder / "autoencoder.safetensors")
+        else:
+            _train_on_latents(config, folder, space, generator, given, images, device)
     except RunStopped as stop:
         how = f"; go on with: lddgan train --resume {folder}" if stop.resumable else ""
         raise RunStopped(f"{stop}{how}", stop.exit_code) from stop
@@ -155,6 +155,33 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
              "training_images": len(train), "weights": weights_hash(generator)}  # fmt: skip
     with atomic_write(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _train_on_latents(
+    config: Config, folder: Path, space: LatentSpace, generator: nn.Module, given: set[str],
+    images: tuple[ImageSet, ImageSet], device: torch.device,
+) -> None:  # fmt: skip
+    """Every stage after the autoencoder's, on its latents."""
+    train, held_out = images
+    space.autoencoder.eval().requires_grad_(False)
+    space.to(device)
+    latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
+    space.set_statistics(latents.mean, space.channel_scale(latents.std))
+    if "decoder" in config.stages and space.slim_decoder is not None:
+        train_slim_decoder(config, space, latents, train, held_out, folder, device)
+    space.eval().requires_grad_(False)
+    save_weights(space, folder / "autoencoder.safetensors")
+    reporting = _reporting(config, folder, space)
+    if "gan" in config.stages:
+        train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
+    elif "generator" in given:
+        reporting.keep(generator, "model")
+    if config.refine and "refine" in config.stages:
+        load_weights(generator, folder / "model" / "generator.safetensors")  # the averaged one
+        refine_decoder(config, space, generator.to(device), latents, train, held_out, folder, device)
+        for place in (folder, folder / "model", folder / "best"):
+            if place.exists():
+                save_weights(space, place / "autoencoder.safetensors")
 
 
 def _load_init(folder: Path, space: LatentSpace, generator: nn.Module) -> set[str]:
