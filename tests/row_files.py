@@ -23,8 +23,11 @@ RECIPES = {
 def made_up(system: str, set_name: str = "cifar10", scale: str = "small", **changes: Any) -> Row:
     """FD[resnet56] 12.345, recall 0.3, 0.5 s a batch; an autoencoder's PSNR is 27.5. `changes` are of the scores."""
     config = recipe(RECIPES[scale, set_name])
-    if system != "autoencoder":
-        config = dataclasses.replace(config, stage2=dataclasses.replace(config.stage2, objective=system))
+    objective, is_autoencoder = system.removesuffix("-kl"), system.startswith("autoencoder")
+    if system.endswith("-kl"):
+        config = dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, kind="kl"))
+    if not is_autoencoder:
+        config = dataclasses.replace(config, stage2=dataclasses.replace(config.stage2, objective=objective))
     what = What(
         scale=scale, set=set_name, system=system, config=settings(config, system), data_sha256="d" * 64,
         protocol={"features": "resnet56", "samples": 10_000},
@@ -34,11 +37,11 @@ def made_up(system: str, set_name: str = "cifar10", scale: str = "small", **chan
         "n_samples": 10_000, "n_reference": 50_000, "reference": {"split": "train"}, "hardware": "a test",
     }  # fmt: skip
     speed = {"nfe": 4, "batch": 100, "trials": 10, "batch_seconds": 0.5}
-    if system == "autoencoder":
+    if is_autoencoder:
         scores["psnr"] = 27.5
     return Row(
         what=what, config=to_dict(dataclasses.replace(config, data=set_name)), seed=0, scores=scores | changes,
-        speed=None if system == "autoencoder" else speed,
+        speed=None if is_autoencoder else speed,
         training={"epochs": 2, "steps": 1562, "images": 50_000, "minutes": 14.2}, hardware="a test, 2 threads",
     )  # fmt: skip
 

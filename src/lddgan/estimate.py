@@ -62,13 +62,13 @@ def model_cost(config: Config) -> dict[str, float]:
     }
 
 
-def sample_memory(config: Config, batch: int) -> int:
-    """Bytes that drawing `batch` images takes at least, by the slim decoder where there is one: weights and the
-    activations alive at once, in float32."""
+def sample_memory(config: Config, batch: int, slim: bool = False) -> int:
+    """Bytes that drawing `batch` images takes at least: weights and the activations alive at once, in float32; with the
+    autoencoder's own decoder, or the `slim` one where there is one."""
     channels, side, _ = config.latent_shape
     with torch.device("meta"):
         space, generator = build_space(config), build_generator(config)
-        decoder = space.slim_decoder or space.autoencoder.decoder
+        decoder = space.slim_decoder if slim and space.slim_decoder else space.autoencoder.decoder
         x, t = torch.empty(batch, channels, side, side), torch.zeros(batch).long()
         z = torch.empty(batch, config.generator.latent_dim)
         weights = 4 * (count_parameters(generator) + count_parameters(decoder))

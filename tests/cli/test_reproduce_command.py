@@ -38,7 +38,7 @@ def tiny(tiny_data, cache, tmp_path, monkeypatch):
     """Recipe of the digits, protocol, features and timing made tiny; the arguments that run them."""
     network = FeatureNetwork("quarters", Quarters(), "0123456789abcdef0123")  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(command, "load_features", lambda *arguments: network)
-    monkeypatch.setitem(recipes.RECIPES, "demo", tiny_config)
+    monkeypatch.setitem(recipes.RECIPES, "demo", lambda: tiny_config(slim_decoder=None, refine=None))
     monkeypatch.setitem(SETS["small"], "digits", Set("demo", 30, "train", trials=2))
     monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps: 2 epochs
     monkeypatch.setattr(
@@ -182,7 +182,8 @@ def test_what_is_run_for_what():
         ("cifar10", "reconstruction"),
         ("cifar10", "weighted"),
     ]
-    assert wanted(["table7"], "small")[0] == ("cifar10", "autoencoder")
+    systems = ["autoencoder", "autoencoder-kl", "weighted", "weighted-kl"]
+    assert wanted(["table7"], "small") == [(name, system) for name in ("cifar10", "digits") for system in systems]
     assert wanted(["table5", "fig7"], "paper") == [("lsun-church256", "weighted")]
     assert wanted(["table4", "table5", "fig5", "fig6"], "small") == []
 
@@ -242,3 +243,13 @@ def test_where_the_images_are():
     assert command.parse_data(["cifar10"], "small") == {"cifar10": "cifar10"}
     assert command.parse_data(["copy.zip", "digits"], "small") == {"cifar10": "copy.zip", "digits": "digits"}
     assert command.parse_data(["celebahq256=a=b"], "paper") == {"celebahq256": "a=b"}
+
+
+def test_a_kl_penalty_has_an_autoencoder_of_its_own(tiny, tmp_path, capsys):
+    reproduce_json(capsys, "table7", *tiny)
+    rows = {row.what.system: row for row in load_rows(tmp_path / "out" / "rows")}
+    assert set(rows) == {"autoencoder", "autoencoder-kl", "weighted", "weighted-kl"}
+    kinds = {system: row.config["autoencoder"]["kind"] for system, row in rows.items()}
+    assert kinds == {"autoencoder": "free", "autoencoder-kl": "kl", "weighted": "free", "weighted-kl": "kl"}
+    assert rows["weighted-kl"].config["stage2"]["objective"] == "weighted"
+    assert len(list((tmp_path / "work").glob("*/checkpoints/stage1.pt"))) == 2

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, in raw counts and bytes")
     options = parser.parse_args(arguments)
     config = config_of(options.target)
-    cost = model_cost(config) | {f"memory_bytes_batch_{n}": sample_memory(config, n) for n in (1, BATCH)}
+    cost = model_cost(config) | {f"memory_bytes_batch_{n}": sample_memory(config, n, slim=True) for n in (1, BATCH)}
     if options.json:
         print(json.dumps({"target": options.target, "num_steps": config.diffusion.num_steps, **cost}))
         return

@@ -39,6 +39,8 @@ from lddgan.run import load_images, resume_run, start_run
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write
 
+WITH_KL = "-kl"
+"""Behind the name of a system whose latent has a KL penalty (Table 7)."""
 MINUTES = 15
 """Of stage 2, for every row of the small scale."""
 
@@ -90,10 +92,13 @@ class Plan:
     def kind(self) -> Set:
         return SETS[self.scale][self.set]
 
-    @property
-    def base(self) -> Config:
-        """Stage 1 of it is shared by all systems; its seed stays that of the recipe."""
-        return dataclasses.replace(recipe(self.kind.recipe), data=self.data)
+    def base(self, system: str = "") -> Config:
+        """The recipe with the autoencoder of `system`, which all systems of that autoencoder share; its seed stays that
+        of the recipe."""
+        config = dataclasses.replace(recipe(self.kind.recipe), data=self.data)
+        if not system.endswith(WITH_KL):
+            return config
+        return dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, kind="kl"))
 
 
 def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
@@ -104,7 +109,8 @@ def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
             table = paper_table(name)
             parts = [(row.set, row.system) for row in table.rows]
             if any((column.ours or "").startswith("autoencoder.") for column in table.columns):
-                parts += [(row.set, "autoencoder") for row in table.rows]
+                kl = [WITH_KL if (row.system or "").endswith(WITH_KL) else "" for row in table.rows]
+                parts += [(row.set, f"autoencoder{suffix}") for row, suffix in zip(table.rows, kl, strict=True)]
         elif name == "fig2":
             continue
         elif name == "fig3":
@@ -115,7 +121,7 @@ def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
             for name_of_set in STAND_INS.get(printed_set or "", (printed_set,)):
                 if name_of_set in SETS[scale] and system:
                     found.add((str(name_of_set), system))
-    order = ["autoencoder", "adversarial", "reconstruction", "weighted"]
+    order = ["autoencoder", "autoencoder-kl", "adversarial", "reconstruction", "weighted", "weighted-kl"]
     return sorted(found, key=lambda pair: (list(SETS[scale]).index(pair[0]), order.index(pair[1])))
 
 
@@ -139,7 +145,7 @@ def _run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
     systems, written = list(systems), []
     if not systems:
         return []
-    images = load_images(plan.base, skip_broken=False)
+    images = load_images(plan.base(), skip_broken=False)
     for system in systems:
         config = system_config(plan, system, len(images[0]))
         what = _what(plan, system, config, images[0].hash)
@@ -147,9 +153,9 @@ def _run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
             tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]} is there")
             continue
         tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]}")
-        autoencoder = shared_autoencoder(plan)
-        if system == "autoencoder":
-            row, pictures = _measure_autoencoder(plan, what, autoencoder, images)
+        autoencoder = shared_autoencoder(plan, system)
+        if system.startswith("autoencoder"):
+            row, pictures = _measure_autoencoder(plan, what, config, autoencoder, images)
         else:
             folder = _train(plan, system, config, autoencoder)
             row, pictures = _measure_model(plan, what, config, folder, len(images[0]))
@@ -163,11 +169,12 @@ def system_config(plan: Plan, system: str, count: int) -> Config:
     Raises:
         UserError: the file of fixed numbers of epochs is damaged.
     """
-    base = plan.base
-    if system == "autoencoder":
+    base = plan.base(system)
+    if system.startswith("autoencoder"):
         return base
     epochs = base.stage2.epochs if plan.scale == "paper" else fixed_epochs(plan, count)
-    stage2 = dataclasses.replace(base.stage2, objective=system, epochs=epochs)
+    objective = system.removesuffix(WITH_KL)
+    stage2 = dataclasses.replace(base.stage2, objective=objective, epochs=epochs)  # type: ignore[arg-type]
     return dataclasses.replace(base, stage2=stage2, seed=plan.seed)
 
 
@@ -180,7 +187,7 @@ def fixed_epochs(plan: Plan, count: int) -> int:
     Raises:
         UserError: the file is damaged.
     """
-    file, device, base = plan.out / "steps.json", resolve_device(plan.device), plan.base
+    file, device, base = plan.out / "steps.json", resolve_device(plan.device), plan.base()
     digest = _short(json.dumps(settings(base, "weighted")))  # another recipe is measured anew
     try:
         known = json.loads(file.read_text()) if file.exists() else {}
@@ -201,11 +208,12 @@ def fixed_epochs(plan: Plan, count: int) -> int:
     return epochs
 
 
-def shared_autoencoder(plan: Plan) -> Path:
-    """The run folder of the autoencoder and slim decoder that all systems of the set share; trained if need be."""
-    name = json.dumps([settings(plan.base, "autoencoder"), str(plan.base.slim_decoder), plan.data])
+def shared_autoencoder(plan: Plan, system: str) -> Path:
+    """The run folder of the autoencoder and slim decoder that `system` shares with others; trained if need be."""
+    base = plan.base(system)
+    name = json.dumps([settings(base, "autoencoder"), str(base.slim_decoder), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-autoencoder-{_short(name)}"
-    _finish(plan, dataclasses.replace(plan.base, stages=("autoencoder", "decoder")), folder, {})
+    _finish(plan, dataclasses.replace(base, stages=("autoencoder", "decoder")), folder, {})
     return folder
 
 
@@ -233,8 +241,8 @@ def _what(plan: Plan, system: str, config: Config, data_sha256: str) -> What:
     kind = plan.kind
     protocol = {
         "features": plan.network.name, "weights_sha256": plan.network.weights_hash,
-        "samples": "all" if system == "autoencoder" else kind.samples, "sampling_seed": GRID_SEED,
-        "reference": kind.reconstructed_split if system == "autoencoder" else "train",
+        "samples": "all" if system.startswith("autoencoder") else kind.samples, "sampling_seed": GRID_SEED,
+        "reference": kind.reconstructed_split if system.startswith("autoencoder") else "train",
     }  # fmt: skip
     return What(
         scale=plan.scale, set=plan.set, system=system, config=settings(config, system), data_sha256=data_sha256,
@@ -258,10 +266,10 @@ def _measure_model(plan: Plan, what: What, config: Config, folder: Path, count: 
 
 
 def _measure_autoencoder(
-    plan: Plan, what: What, folder: Path, images: tuple[ImageSet, ImageSet]
+    plan: Plan, what: What, config: Config, folder: Path, images: tuple[ImageSet, ImageSet]
 ) -> tuple[Row, np.ndarray]:
     """The reconstructions of a split against its originals, as in Table 1, and the PSNR of held-out ones."""
-    config, device, split = plan.base, resolve_device(plan.device), plan.kind.reconstructed_split
+    device, split = resolve_device(plan.device), plan.kind.reconstructed_split
     autoencoder = load_space(folder)[1].autoencoder.to(device)
     resolution, channels = config.images.resolution, config.images.channels
     originals = from_path(plan.data, split, None, resolution, channels)  # type: ignore[arg-type]

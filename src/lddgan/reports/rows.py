@@ -30,7 +30,7 @@ class What:
     scale: str
     set: str
     system: str
-    """`autoencoder`, or the objective of stage 2."""
+    """`autoencoder`, or the objective of stage 2; with `-kl` behind it where the latent has a KL penalty."""
     config: dict[str, str]
     """`settings` of the config."""
     data_sha256: str
@@ -75,7 +75,7 @@ def settings(config: Config, system: str) -> dict[str, str]:
     return {
         name: value
         for name, value in identity(config).items()
-        if defaults.get(name) != value and (system != "autoencoder" or name.startswith(AUTOENCODER_PARTS))
+        if defaults.get(name) != value and (not system.startswith("autoencoder") or name.startswith(AUTOENCODER_PARTS))
     }
 
 

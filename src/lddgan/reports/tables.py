@@ -77,7 +77,7 @@ def row_name(row: Row) -> str:
 def describe_row(row: Row) -> str:
     """One sentence with all that a reader must know before comparing it."""
     scores, training = row.scores, row.training
-    if row.what.system == "autoencoder":
+    if row.what.system.startswith("autoencoder"):
         trained = f"autoencoder of {row.config['recipe']}, {training['epochs']} epochs of stage 1"
     else:
         minutes = f", {training['minutes']:.1f} minutes" if training["minutes"] is not None else ""
@@ -136,7 +136,7 @@ def _autoencoder_of(row: Row, rows: Sequence[Row]) -> Row | None:
     parts = ("images", "autoencoder", "stage1")
     for other in rows:
         if (
-            other.what.system == "autoencoder"
+            other.what.system.startswith("autoencoder")
             and (other.what.scale, other.what.set, other.what.data_sha256)
             == (row.what.scale, row.what.set, row.what.data_sha256)
             and other.scores["score"] == row.scores["score"]

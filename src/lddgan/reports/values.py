@@ -33,6 +33,10 @@ COST_VALUES: dict[str, tuple[str, Callable[[dict[str, float]], str]]] = {
     "params": ("Params", lambda cost: f"{(cost['generator_params'] + cost['decoder_params']) / 1e6:.2f}M"),
     "generator_macs": ("MACs of a generator step", lambda cost: _giga(cost["generator_macs_per_step"])),
     "decoder_macs": ("MACs of the decoder", lambda cost: _giga(cost["decoder_macs"])),
+    "slim_decoder_macs": (
+        "MACs of the slim decoder",
+        lambda cost: _giga(cost["slim_decoder_macs"]) if "slim_decoder_macs" in cost else "",
+    ),
     "sample_macs": ("MACs of a sample", lambda cost: _giga(cost["sample_macs"])),
     "memory": ("Memory, counted (GB)", lambda cost: f"{cost['memory'] / 1e9:.3f}"),
 }
