@@ -102,12 +102,16 @@ def write_report(
         config=escape(dump_yaml(config)),
         data=_data(*images) if images else missing,
         curves=_file(
-            folder / "curves.png", "Losses and scores over the steps of both stages",
+            folder / "curves.png", "Losses and scores over the steps of all stages",
             "There are no curves yet: stage 1 has not come to its first report.",
         ),
         reconstructions=_file(
             folder / "reconstructions.png", "Held-out images, each with what the autoencoder makes of it to its right",
             "There are no reconstructions yet: stage 1 has not come to its first report.",
+        ) + "".join(
+            _file(folder / f"reconstructions-{name}.png", f"The same by the slim decoder{when}", "")
+            for name, when in (("slim", ""), ("refined", ", refined against the generator's samples"))
+            if (folder / f"reconstructions-{name}.png").exists()
         ),
         samples=_over_time(folder / "samples"),
         copying=_copying(pipe, images, network, model.name) if pipe and images and model else missing,
@@ -289,6 +293,10 @@ def _cost(config: Config) -> str:
     }
     counts = {part: tuple(cost[name] for name in names) for part, names in parts.items()}
     counts["whole sample"] = (cost["generator_params"] + cost["decoder_params"], cost["sample_macs"])
+    if "slim_decoder_params" in cost:
+        slim = cost["slim_decoder_params"]
+        counts["slim decoder"] = (slim, cost["slim_decoder_macs"])
+        counts["whole sample with it"] = (cost["generator_params"] + slim, cost["slim_sample_macs"])
     rows = [(part, f"{params / 1e6:,.2f} M", f"{macs / 1e9:,.3f} G") for part, (params, macs) in counts.items()]
     memory = " and ".join(f"{sample_memory(config, n) / 2**30:.3f} GiB for a batch of {n}" for n in (1, 100))
     return _table("Cost of an image", rows, ("", "parameters", "multiply-accumulates")) + _paragraph(
