@@ -148,7 +148,7 @@ def test_init_starts_from_the_weights_given(tmp_path, tiny_data, cache, monkeypa
 
     monkeypatch.setattr(lddgan.run, "train_autoencoder", note_autoencoder)
     monkeypatch.setattr(lddgan.run, "train_gan", note_generator)
-    start_run(tiny_config(tiny_data, refine=None), tmp_path / "run", init=str(tmp_path / "model"), **HERE)
+    start_run(tiny_config(tiny_data), tmp_path / "run", init=str(tmp_path / "model"), **HERE)
     for _ in range(2):  # and where a kill came before the first checkpoint, the resume starts from them too
         assert_same_bits(seen["autoencoder"], space.autoencoder.state_dict())
         assert_same_bits(seen["generator"], generator.state_dict())
@@ -228,35 +228,24 @@ def test_a_decoder_alone_is_trained_for_a_given_model_whose_other_networks_stay(
     assert not (tmp_path / "run" / "checkpoints" / "stage1.pt").exists()
 
 
-def test_refining_moves_the_slim_decoder_alone(tmp_path, tiny_data, finished_run):
-    config = tiny_config(tiny_data, stages=("refine",), seed=5)
-    start_run(config, tmp_path / "run", init=str(finished_run), **HERE)
-    ours, theirs = (load_file(run / "model" / "autoencoder.safetensors") for run in (tmp_path / "run", finished_run))
-    assert {name.split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])} == {"slim_decoder"}
-    assert load_file(tmp_path / "run" / "autoencoder.safetensors").keys() == ours.keys()
-    assert_same_bits(load_file(tmp_path / "run" / "autoencoder.safetensors"), ours)
-
-
 def test_an_autoencoder_alone_and_then_a_run_on_it(tmp_path, tiny_data, finished_run):
     start_run(tiny_config(tiny_data, stages=("autoencoder",)), tmp_path / "one", **HERE)
     assert not (tmp_path / "one" / "model").exists() and not (tmp_path / "one" / "cache").exists()
     config, autoencoder = given_autoencoder(str(tmp_path / "one"), tiny_config(tiny_data))
-    assert config.stages == ("decoder", "gan", "refine")
+    assert config.stages == ("decoder", "gan")
     start_run(config, tmp_path / "two", given={"autoencoder": autoencoder}, **HERE)
     file = Path("model") / "autoencoder.safetensors"
     assert_same_bits(load_file(tmp_path / "two" / file), load_file(finished_run / file))
 
 
-@pytest.mark.parametrize("stages", [("decoder",), ("gan",), ("decoder", "gan"), ("refine",)])
+@pytest.mark.parametrize("stages", [("decoder",), ("gan",), ("decoder", "gan")])
 def test_a_stage_left_out_needs_its_weights_from_somewhere(tmp_path, tiny_data, stages):
     with pytest.raises(UserError, match="the stage autoencoder is left out, so its weights must come from --init"):
         start_run(tiny_config(tiny_data, stages=stages), tmp_path / "run", **HERE)
     assert not (tmp_path / "run").exists()
 
 
-def test_refining_needs_a_generator(tmp_path, tiny_data, finished_run):
-    config = tiny_config(tiny_data)
-    _, space = load_space(finished_run)
-    given = {"autoencoder": space.autoencoder, "slim_decoder": space.slim_decoder}
-    with pytest.raises(UserError, match="the stage gan is left out, so its weights must come from --init"):
-        start_run(dataclasses.replace(config, stages=("refine",)), tmp_path / "run", given=given, **HERE)
+def test_a_slim_decoder_left_out_must_be_given_too(tmp_path, tiny_data, finished_run):
+    given = {"autoencoder": load_space(finished_run)[1].autoencoder}
+    with pytest.raises(UserError, match="the stage decoder is left out"):
+        start_run(tiny_config(tiny_data, stages=("gan",)), tmp_path / "run", given=given, **HERE)

@@ -42,7 +42,7 @@ def assert_equal_runs(run, finished):
         for name in ("generator", "autoencoder"):
             file = f"{folder}/{name}.safetensors"
             assert_same_bits(load_file(run / file), load_file(finished / file))
-    for stage in ("stage1", "decoder", "stage2", "refine"):
+    for stage in ("stage1", "decoder", "stage2"):
         one, other = (
             torch.load(folder / "checkpoints" / f"{stage}.pt", weights_only=True) for folder in (run, finished)
         )

@@ -17,7 +17,6 @@ from lddgan.config import (
     DiscriminatorConfig,
     GeneratorConfig,
     ImagesConfig,
-    RefineConfig,
     SlimDecoderConfig,
     Stage1Config,
     Stage2Config,
@@ -68,7 +67,6 @@ def tiny_config(data: str | Path = "digits", **changes) -> Config:
         slim_decoder=SlimDecoderConfig(
             width=4, num_blocks=1, epochs=8, learning_rate=1e-3, discriminator_start=10, noise=0.1
         ),
-        refine=RefineConfig(epochs=8, samples=20, discriminator_width=4),
         checkpoint_seconds=0.01,
     )
     return dataclasses.replace(config, **changes)

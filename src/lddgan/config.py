@@ -26,7 +26,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 # Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32.
 Precision = Literal["auto", "float32", "bfloat16"]
-Stage = Literal["autoencoder", "decoder", "gan", "refine"]
+Stage = Literal["autoencoder", "decoder", "gan"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """In their order; the decoder is the slim one."""
 
@@ -132,23 +132,6 @@ class SlimDecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefineConfig:
-    """The slim decoder against a discriminator that sees the generator's own samples, decoded."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    epochs: Count
-    learning_rate: PositiveFloat = 5e-4
-    learning_rate_discriminator: PositiveFloat = 1e-3
-    discriminator_width: Count = 32
-    reconstruction_weight: Weight = 7.0
-    """Of L1 on latents of real images, beside the adversarial loss."""
-    r1_gamma: Weight = 2.5
-    r1_every: Count = 8
-    samples: Count = 10_000
-    """Latents drawn by the generator, once."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """NCSN++ with adaptive group norm (Table 8)."""
 
@@ -230,8 +213,6 @@ class Config:
     stage2: Stage2Config
     slim_decoder: SlimDecoderConfig | None = None
     """Draws in place of the autoencoder's decoder, which is kept beside it."""
-    refine: RefineConfig | None = None
-    """The last stage, of the slim decoder."""
     stages: tuple[Stage, ...] = STAGES
     """What is trained; the weights of the other networks come from a trained model or a given autoencoder."""
     seed: Natural = 0
@@ -254,8 +235,6 @@ class Config:
                 )
         if isinstance(self.autoencoder, DiffusersConfig) and "autoencoder" in self.stages:
             raise ValueError("an autoencoder of diffusers is not trained: take the stage autoencoder out of stages")
-        if self.refine is not None and self.slim_decoder is None:
-            raise ValueError("refine trains the slim decoder, and there is none: set slim_decoder, or refine to null")
         if list(self.stages) != [stage for stage in STAGES if stage in self.stages] or not self.stages:
             raise ValueError(f"stages {list(self.stages)} must be one or more of {', '.join(STAGES)}, in this order")
         with torch.device("cpu"):  # whatever default the caller has set

@@ -17,7 +17,6 @@ from lddgan.config import (
     DiscriminatorConfig,
     GeneratorConfig,
     ImagesConfig,
-    RefineConfig,
     SlimDecoderConfig,
     Stage1Config,
     Stage2Config,
@@ -33,7 +32,7 @@ def demo() -> Config:
         images=ImagesConfig(resolution=8, channels=1, flips=False),
         autoencoder=AutoencoderConfig(latent_channels=4, width=32, multipliers=(1, 2), num_blocks=1),
         stage1=Stage1Config(
-            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True, ema_decay=0.98,
+            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True, ema_decay=0.0,  # the decay settles them anyway
             discriminator_width=16, discriminator_start=500, discriminator_weight=0.1, report_every=200,
             precision="float32",
         ),
@@ -82,7 +81,6 @@ def cifar10_small() -> Config:
             precision="float32",
         ),
         slim_decoder=SlimDecoderConfig(width=36, num_blocks=3, epochs=1, learning_rate=1e-3),
-        refine=RefineConfig(epochs=1),
     )  # fmt: skip
 
 

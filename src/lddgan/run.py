@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lddgan.autoencoder.model import Autoencoder
-from lddgan.autoencoder.refine import refine_decoder
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
 from lddgan.config import STAGES, Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
@@ -115,14 +114,10 @@ def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
 
 def _require_sources(config: Config, parts: Mapping[str, nn.Module]) -> None:
     """Every network that a later stage builds on is trained before it or given."""
-    made = {"autoencoder": "autoencoder", "gan": "generator"} | (
-        {"decoder": "slim_decoder"} if config.slim_decoder else {}
-    )
-    for stage, part in made.items():
-        later = (
-            config.stages[-1] == "refine" if stage == "gan" else STAGES.index(config.stages[-1]) > STAGES.index(stage)
-        )
-        if later and stage not in config.stages and part not in parts:
+    last = STAGES.index(config.stages[-1])
+    for stage, part in (("autoencoder", "autoencoder"), ("decoder", "slim_decoder")):
+        wanted = part == "autoencoder" or config.slim_decoder is not None
+        if wanted and last > STAGES.index(stage) and stage not in config.stages and part not in parts:
             raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
 
 
@@ -176,12 +171,6 @@ def _train_on_latents(
         train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
     elif "generator" in given:
         reporting.keep(generator, "model")
-    if config.refine and "refine" in config.stages:
-        load_weights(generator, folder / "model" / "generator.safetensors")  # the averaged one
-        refine_decoder(config, space, generator.to(device), latents, train, held_out, folder, device)
-        for place in (folder, folder / "model", folder / "best"):
-            if place.exists():
-                save_weights(space, place / "autoencoder.safetensors")
 
 
 def _load_init(folder: Path, space: LatentSpace, generator: nn.Module) -> set[str]:

@@ -32,7 +32,7 @@ def checkpoint(tmp_path):
 
 def test_a_released_checkpoint_becomes_part_of_the_config(checkpoint):
     config, autoencoder = given_autoencoder(str(checkpoint), tiny_config())
-    assert config.stages == ("decoder", "gan", "refine")
+    assert config.stages == ("decoder", "gan")
     part = config.autoencoder
     assert (part.kind, part.width, part.multipliers, part.attention_resolutions) == ("kl", 32, (1, 1), (4,))
     again = build_autoencoder(config).eval()
@@ -42,7 +42,7 @@ def test_a_released_checkpoint_becomes_part_of_the_config(checkpoint):
 
 
 def test_a_run_on_a_released_checkpoint_measures_its_statistics_and_leaves_it_as_it_is(checkpoint, tmp_path, tiny_data):
-    save_yaml(tiny_config(tiny_data, refine=None), tmp_path / "config.yaml")
+    save_yaml(tiny_config(tiny_data), tmp_path / "config.yaml")
     run = tmp_path / "run"
     command(
         ["train", str(tmp_path / "config.yaml"), "--autoencoder", str(checkpoint), "--out", str(run), "--device", "cpu"]
@@ -51,7 +51,7 @@ def test_a_run_on_a_released_checkpoint_measures_its_statistics_and_leaves_it_as
     theirs = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert_same_bits(autoencoder_to_released(space.autoencoder), theirs)
     assert not torch.equal(space.std, torch.ones(2)) and not (run / "checkpoints" / "stage1.pt").exists()
-    assert load_yaml(run / "config.yaml").stages == ("decoder", "gan", "refine")
+    assert load_yaml(run / "config.yaml").stages == ("decoder", "gan")
     assert Pipeline.from_pretrained(run, "cpu")(2).shape == (2, 8, 8, 1)
 
 
@@ -62,7 +62,7 @@ def test_an_autoencoder_of_diffusers_from_its_folder_to_samples(tmp_path, tiny_d
         in_channels=1, out_channels=1, latent_channels=2, block_out_channels=(8, 8), norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, sample_size=8,
     ).save_pretrained(tmp_path / "vae")  # fmt: skip
-    save_yaml(tiny_config(tiny_data, refine=None), tmp_path / "config.yaml")
+    save_yaml(tiny_config(tiny_data), tmp_path / "config.yaml")
     run = tmp_path / "run"
     command(
         [

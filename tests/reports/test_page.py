@@ -154,9 +154,9 @@ def test_its_pictures_are_those_of_the_run(page, finished_run):
     assert same(sheet, image_grid(train.images))  # 39, all of them
     (curves,), stored = page.pictures("Curves"), Image.open(finished_run / "curves.png")
     assert curves.size == stored.size if stored.width <= 1400 else curves.width == 1400
-    names = ("reconstructions.png", "reconstructions-slim.png", "reconstructions-refined.png")
+    names = ("reconstructions.png", "reconstructions-slim.png")
     assert [same(picture, Image.open(finished_run / name)) for picture, name in
-            zip(page.pictures("Reconstructions"), names, strict=True)] == [True] * 3  # fmt: skip
+            zip(page.pictures("Reconstructions"), names, strict=True)] == [True] * 2  # fmt: skip
     over_time = page.pictures("Samples over time")
     assert [same(picture, Image.open(finished_run / "samples" / name)) for picture, name in
             zip(over_time, ("0000020.png", "0000039.png"), strict=True)] == [True, True]  # fmt: skip

@@ -218,14 +218,14 @@ def shared_autoencoder(plan: Plan, system: str) -> Path:
 
 
 def _train(plan: Plan, system: str, config: Config, autoencoder: Path) -> Path:
-    """Stage 2, and what follows it, in an ordinary run folder that is given the shared autoencoder."""
+    """Stage 2 in an ordinary run folder that is given the shared autoencoder."""
     name = json.dumps([settings(config, system), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-{system}-{_short(name)}"
     _, space = load_space(autoencoder)
     given: dict[str, nn.Module] = {"autoencoder": space.autoencoder}
     if space.slim_decoder is not None:
         given["slim_decoder"] = space.slim_decoder
-    _finish(plan, dataclasses.replace(config, stages=("gan", "refine")), folder, given)
+    _finish(plan, dataclasses.replace(config, stages=("gan",)), folder, given)
     return folder
 
 

@@ -25,7 +25,7 @@ class Progress:
 
     Args:
         folder: the run folder.
-        stage: `stage1`, `decoder`, `stage2` or `refine`.
+        stage: `stage1`, `decoder` or `stage2`.
         start, total: steps done and steps in all; rows of later steps, from a killed run, are dropped.
         batch: images a step, for the rate.
     """
@@ -94,7 +94,7 @@ class Progress:
     def draw(self) -> None:
         """Renew `curves.png`, which shows all stages."""
         rows = []
-        for stage in ("stage1", "decoder", "stage2", "refine"):
+        for stage in ("stage1", "decoder", "stage2"):
             for row in self._rows(self.folder / "curves" / f"{stage}.jsonl"):
                 rows.append({k if k == "step" else f"{stage} {k}": value for k, value in row.items()})
         if rows:
