@@ -80,7 +80,7 @@ def cifar10_small() -> Config:
             r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True, report_every=400,
             precision="float32",
         ),
-        slim_decoder=SlimDecoderConfig(width=36, num_blocks=3, epochs=2, learning_rate=1e-3),
+        slim_decoder=SlimDecoderConfig(width=36, num_blocks=3, epochs=3, learning_rate=1e-3),
     )  # fmt: skip
 
 
