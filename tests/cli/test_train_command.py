@@ -139,7 +139,7 @@ def test_folder_from_images_to_a_model_and_on_from_it(tmp_path, cache, capsys):
     small = [
         "--autoencoder.width", "8", "--generator.width", "8", "--generator.multipliers", "1,2",
         "--discriminator.width", "4", "--discriminator.time_dim", "8", "--generator.mapping_width", "8",
-        "--stage1.epochs", "2", "--stage2.epochs", "2", "--stage2.precision", "float32",
+        "--stage1.epochs", "2", "--slim_decoder.epochs", "2", "--stage2.epochs", "2", "--stage2.precision", "float32",
     ]  # fmt: skip
     out = tmp_path / "run"
     run(["train", "folder", "--data", str(data), "--out", str(out), "--device", "cpu", *small])
