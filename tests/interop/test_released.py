@@ -133,7 +133,8 @@ def test_every_missing_entry_is_noticed():
 @pytest.mark.parametrize(
     "fixture",
     ["lddgan_generator_cifar10", "ddgan_generator_cifar10", "discriminator_small_3", "sampling_trajectory",
-     "train_steps_weighted_learning"],
+     "train_steps_weighted_learning", "autoencoder_kl_f2", "autoencoder_kl_f8", "autoencoder_vq_f4",
+     "patch_discriminator"],
 )  # fmt: skip
 def test_agrees_with_the_published_systems(fixture):
     path = PARITY / f"{fixture}.safetensors"
