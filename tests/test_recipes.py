@@ -51,7 +51,7 @@ def test_cost_of_cifar10():
 
 @pytest.mark.parametrize(
     ("side", "resolution", "factor"),
-    [(1, 16, 2), (8, 16, 2), (20, 16, 2), (32, 32, 2), (64, 64, 4), (200, 128, 4), (256, 256, 8), (5000, 256, 8)],
+    [(1, 16, 2), (8, 16, 2), (20, 16, 2), (32, 32, 4), (64, 64, 8), (200, 128, 8), (256, 256, 8), (5000, 256, 8)],
 )
 def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, factor):
     config = folder("somewhere", 5000, 3, side)
@@ -63,23 +63,34 @@ def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, fa
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_folder_follows_the_channels(channels):
     config = folder("x", 100, channels, 64)
-    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, 4 * channels)
-    assert folder("x", 100, channels, 32).autoencoder.latent_channels == channels + 1
+    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, 8 * channels)
+    assert folder("x", 100, channels, 32).autoencoder.latent_channels == 4 * channels
+    assert folder("x", 100, channels, 16).autoencoder.latent_channels == channels + 1
 
 
 @pytest.mark.parametrize("count", [10, 1000, 2_000_000])
 def test_folder_sees_about_as_many_images_whatever_the_count(count):
     config = folder("x", count, 3, 64)
-    assert config.stage1.epochs == max(1, 400_000 // count) and config.stage2.epochs == max(1, 1_200_000 // count)
+    assert config.slim_decoder is not None
+    assert config.stage1.epochs == max(1, 40_000 // count) and config.stage2.epochs == max(1, 200_000 // count)
+    assert config.slim_decoder.epochs == max(1, 30_000 // count)
     assert validated(config, "folder") == config
 
 
-def test_folder_takes_another_resolution_where_it_can_be_halved():
-    assert folder("x", 100, 3, 500, 24).latent_shape == (4, 12, 12)
-    assert folder("x", 100, 3, 500, 96).latent_shape == (12, 24, 24)
-    for resolution in (-8, 0, 4, 20, 33, 72, 136):
-        with pytest.raises(UserError, match=f"images.resolution {resolution} is not"):
-            folder("x", 100, 3, 500, resolution)
+@pytest.mark.parametrize(
+    ("resolution", "side"), [(8, 4), (24, 12), (40, 20), (48, 12), (72, 36), (96, 12), (128, 16), (160, 20), (192, 24)]
+)
+def test_folder_takes_another_resolution_where_it_can_be_halved(resolution, side):
+    config = folder("x", 100, 3, 500, resolution)
+    assert config.latent_shape[1] == side and validated(config, "folder") == config
+    with pytest.raises(UserError, match=f"images.resolution {resolution + 4} is not a multiple of 8"):
+        folder("x", 100, 3, 500, resolution + 4)
+
+
+@pytest.mark.parametrize("resolution", [-8, 0, 4])
+def test_folder_refuses_a_resolution_that_is_none(resolution):
+    with pytest.raises(UserError, match=f"images.resolution {resolution} is not"):
+        folder("x", 100, 3, 500, resolution)
 
 
 @pytest.mark.parametrize(

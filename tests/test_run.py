@@ -15,6 +15,7 @@ from tiny import STEPS, assert_same_bits, lively_model, make_images, make_sets, 
 
 import lddgan.run
 from lddgan import Pipeline
+from lddgan.autoencoder.slim import SlimDecoder
 from lddgan.config import load_yaml
 from lddgan.errors import RunStopped, UserError
 from lddgan.interop.given import given_autoencoder
@@ -154,6 +155,26 @@ def test_init_starts_from_the_weights_given(tmp_path, tiny_data, cache, monkeypa
         assert_same_bits(seen["generator"], generator.state_dict())
         seen.clear()
         resume_run(tmp_path / "run", **HERE)
+
+
+def test_a_missing_perceptual_network_stops_before_anything_is_written(tmp_path, tiny_data, cache):
+    config = tiny_config(tiny_data)
+    stage1 = dataclasses.replace(config.stage1, perceptual="vgg16", perceptual_weights=str(tmp_path / "missing.pth"))
+    with pytest.raises(UserError, match=r"cannot read the weights of vgg16 at .*missing\.pth"):
+        start_run(dataclasses.replace(config, stage1=stage1), tmp_path / "run", **HERE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_slim_decoder_that_is_given_keeps_its_linear_map(tmp_path, tiny_data, cache, monkeypatch):
+    config = tiny_config(tiny_data)
+    save_model(tmp_path / "model", config, *lively_model(config))
+    fitted = []
+    monkeypatch.setattr(SlimDecoder, "fit_shortcut", lambda self, *pairs: fitted.append(pairs))
+    decoder_alone = dataclasses.replace(config, stages=("decoder",))
+    start_run(decoder_alone, tmp_path / "run", init=str(tmp_path / "model"), **HERE)
+    assert fitted == []
+    start_run(dataclasses.replace(config, stages=("autoencoder", "decoder")), tmp_path / "new", **HERE)
+    assert len(fitted) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Stage = Literal["autoencoder", "decoder", "gan"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """In their order; the decoder is the slim one."""
+Perceptual = Literal[
+    "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16", "squeezenet1_0", "squeezenet1_0-caffe"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,7 @@ class Stage1Config:
     """Decay the learning rate to a hundredth of itself over the epochs."""
     ema_decay: Fraction = 0.999
     """Of the averaged weights, which are the ones that are measured and kept."""
-    perceptual: Literal[
-        "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16", "squeezenet1_0", "squeezenet1_0-caffe"
-    ] = "none"
+    perceptual: Perceptual = "none"
     """The perceptual distance beside L1 (`lddgan.autoencoder.perceptual`)."""
     perceptual_weight: Weight = 1.0
     perceptual_weights: str = ""

@@ -145,25 +145,30 @@ def lsun_church256() -> Config:
 
 
 FOLDER_RESOLUTIONS = (16, 32, 64, 128, 256)
-STAGE1_IMAGES, STAGE2_IMAGES = 400_000, 1_200_000
+FOLDER_IMAGES = {"autoencoder": 40_000, "decoder": 30_000, "gan": 200_000}
+"""Images that each stage of `folder` sees, however many the folder holds."""
 
 
 def folder(data: str, count: int, channels: int, short_side: int, resolution: int | None = None) -> Config:
     """A set of your own: resolution, channels, factor and sizes follow from the images.
 
+    The factor is the largest up to 8 that leaves a latent of at least 8x8, where a generator draws fastest: beside a
+    linear shortcut the autoencoder keeps enough at any of them.
+
     Args:
         data: the path of the set, with `count` images of `channels` channels.
         short_side: the median of the shorter sides in pixels; the resolution is the largest power of two within it.
-        resolution: overrides that choice; a multiple of 8, from 40 on of 16, from 144 on of 32.
+        resolution: overrides that choice; a multiple of 8.
 
     Raises:
         UserError: another resolution.
     """
     if resolution is None:
         resolution = max((r for r in FOLDER_RESOLUTIONS if r <= short_side), default=FOLDER_RESOLUTIONS[0])
-    halvings = 1 if resolution <= 32 else 2 if resolution <= 128 else 3
-    if resolution < 8 or resolution % (4 * 2**halvings):
-        raise UserError(f"images.resolution {resolution} is not a multiple of {4 * 2**halvings}: choose another")
+    if resolution < 8 or resolution % 8:
+        raise UserError(f"images.resolution {resolution} is not a multiple of 8: choose another")
+    halvings = max((h for h in (2, 3) if resolution % (4 * 2**h) == 0 and resolution >= 8 * 2**h), default=1)
+    epochs = {stage: max(1, images // count) for stage, images in FOLDER_IMAGES.items()}
     batch = 32
     return Config(
         recipe="folder",
@@ -171,26 +176,25 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
         images=ImagesConfig(resolution=resolution, channels=channels, flips=True),  # type: ignore[arg-type]
         autoencoder=AutoencoderConfig(
             latent_channels=(channels + 1, 4 * channels, 8 * channels)[halvings - 1],
-            width=32, multipliers=(1, 2, 4, 4)[: halvings + 1], num_blocks=1, linear_shortcut=True,
+            width=16, multipliers=(1, 2, 4, 4)[: halvings + 1], num_blocks=1, linear_shortcut=True,
         ),
         stage1=Stage1Config(
-            epochs=max(1, STAGE1_IMAGES // count), batch=batch, learning_rate=1e-3, cosine_decay=True,
-            ema_decay=0.995, discriminator_width=32, discriminator_start=STAGE1_IMAGES // batch // 2,
-            discriminator_weight=0.1,
+            epochs=epochs["autoencoder"], batch=batch, learning_rate=1e-3, cosine_decay=True, ema_decay=0.99,
+            discriminator_width=32, discriminator_start=FOLDER_IMAGES["autoencoder"] // batch // 2,
+            discriminator_weight=0.1, report_every=250,
         ),
         generator=GeneratorConfig(
-            width=64, multipliers=(1, 2, 2), num_blocks=1, latent_dim=50, mapping_width=128, mapping_depth=3
+            width=64, multipliers=(1, 2, 2) if resolution // 2**halvings % 16 == 0 else (1, 2), num_blocks=1,
+            latent_dim=50, mapping_width=128, mapping_depth=3,
         ),
         discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=32, time_dim=128),
         diffusion=DiffusionConfig(num_steps=4),
         stage2=Stage2Config(
-            epochs=max(1, STAGE2_IMAGES // count), batch=batch, learning_rate_generator=3e-4,
-            learning_rate_discriminator=1e-3, ema_decay=0.999, r1_gamma=1.0, r1_every=8,
-            objective="reconstruction", cosine_decay=True,
+            epochs=epochs["gan"], batch=64, learning_rate_generator=3e-4, learning_rate_discriminator=1e-3,
+            ema_decay=0.999, r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True,
+            report_every=400, precision="float32",
         ),
-        slim_decoder=SlimDecoderConfig(
-            width=48, num_blocks=3, epochs=max(1, STAGE1_IMAGES // count // 4), learning_rate=1e-3
-        ),
+        slim_decoder=SlimDecoderConfig(width=24, num_blocks=2, epochs=epochs["decoder"], learning_rate=1e-3),
     )  # fmt: skip
 
 

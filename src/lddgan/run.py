@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lddgan.autoencoder.model import Autoencoder
+from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
 from lddgan.config import STAGES, Config, identity, load_yaml, save_yaml
 from lddgan.data.latents import cached_latents, to_uint8, weights_hash
@@ -44,15 +45,17 @@ def start_run(
             out take the place of training one.
 
     Raises:
-        UserError: bad data, an occupied or unwritable folder, an `init` of other sizes, or a stage left out whose
-            weights come from nowhere.
+        UserError: bad data, an occupied or unwritable folder, an `init` of other sizes, a stage left out whose
+            weights come from nowhere, or a perceptual distance without its weights.
         RunStopped: interrupted, not finite, or the disk is full.
     """
     if (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
-    resolve_device(device)  # this and the next before anything is written: bad input leaves no folder behind
+    resolve_device(device)  # this and all that may fail before anything is written: bad input leaves no folder behind
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
+    if config.stages != ("gan",):
+        perceptual_of(config.stage1, "cpu")
     images = load_images(config, skip_broken)
     ensure_folder(folder)
     for name, module in parts.items():
@@ -163,7 +166,8 @@ def _train_on_latents(
     latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
     space.set_statistics(latents.mean, space.channel_scale(latents.std))
     if "decoder" in config.stages and space.slim_decoder is not None:
-        train_slim_decoder(config, space, latents, train, held_out, folder, device)
+        initialised = "slim_decoder" in given
+        train_slim_decoder(config, space, latents, train, held_out, folder, device, initialised)
     space.eval().requires_grad_(False)
     save_weights(space, folder / "autoencoder.safetensors")
     reporting = _reporting(config, folder, space)

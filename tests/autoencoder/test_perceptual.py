@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from lddgan.autoencoder.perceptual import KINDS, Perceptual, PerceptualLoss, load_perceptual
+from lddgan.autoencoder.perceptual import KINDS, PerceptualLoss, load_perceptual
+from lddgan.config import Perceptual
 from lddgan.errors import UserError
 from lddgan.metrics.features import IMAGENET
 
 MEND = "give it with --stage1.perceptual_weights PATH"
-NAMES = get_args(Perceptual)
+NAMES = tuple(KINDS)
 LPIPS_NETS = {"lpips-vgg16": "vgg", "lpips-alexnet": "alex", "lpips-squeezenet": "squeeze"}
 NETWORKS = {
     "lpips-vgg16": tv.vgg16, "lpips-alexnet": tv.alexnet, "lpips-squeezenet": tv.squeezenet1_1,
@@ -265,3 +266,7 @@ def test_downloads_lie_in_torch_hub_s_cache_and_happen_once(files, tmp_path, mon
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(UserError, match="squeezenet1_0-b66bff10.pth' does not hold .* remove it"):
         load_perceptual("squeezenet1_0", None, "cpu")
+
+
+def test_the_config_names_the_distances_that_there_are():
+    assert get_args(Perceptual) == ("none", *KINDS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import torch
@@ -19,12 +19,10 @@ import torch.nn.functional as F
 import torchvision.models as tv
 from torch import Tensor, nn
 
+from lddgan.config import Stage1Config
 from lddgan.errors import UserError
 from lddgan.metrics.features import IMAGENET, _fill, _read_state, _reason
 
-Perceptual = Literal[
-    "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16", "squeezenet1_0", "squeezenet1_0-caffe"
-]
 MEND = "give it with --stage1.perceptual_weights PATH"
 
 
@@ -72,7 +70,7 @@ class PerceptualLoss(nn.Module):
     Frozen: no parameter takes a gradient, and `train()` leaves it in evaluation mode. All of it is computed in float32,
     the network included, whatever autocast is on around the call: the distance is a small difference of large features.
 
-    Attributes: `name`, a `Perceptual`.
+    Attributes: `name`, a key of `KINDS`.
     """
 
     def __init__(self, name: str, slices: Sequence[nn.Module], heads: Sequence[Tensor]) -> None:
@@ -130,8 +128,15 @@ def _unit(layer: Tensor) -> Tensor:
     return layer / ((layer.square().sum(1, keepdim=True) + 1e-20).sqrt() + 1e-10)
 
 
+def perceptual_of(settings: Stage1Config, device: str | torch.device) -> PerceptualLoss | None:
+    """The perceptual distance that a stage 1 asks for; errors as of `load_perceptual`."""
+    if settings.perceptual == "none":
+        return None
+    return load_perceptual(settings.perceptual, settings.perceptual_weights, device)
+
+
 def load_perceptual(name: str, weights: str | Path | None, device: str | torch.device) -> PerceptualLoss:
-    """The perceptual distance `name`, a `Perceptual`, on `device`.
+    """The perceptual distance `name`, a key of `KINDS`, on `device`.
 
     Args:
         weights: a state dict of torchvision's network (`features.0.weight` ...), in safetensors or saved by torch.save,
@@ -143,7 +148,7 @@ def load_perceptual(name: str, weights: str | Path | None, device: str | torch.d
             holds code, or lacks the tensors of this network.
     """
     if name not in KINDS:
-        raise UserError(f"unknown perceptual distance '{name}': choose one of {', '.join(get_args(Perceptual))}")
+        raise UserError(f"unknown perceptual distance '{name}': choose one of {', '.join(KINDS)}")
     kind = KINDS[name]
     path = Path(weights) if weights else _download(name, kind.url)
     with torch.device("meta"):  # its weights are loaded, not drawn: the state of the random numbers stays as it was

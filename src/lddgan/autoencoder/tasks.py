@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lddgan.autoencoder.measure import HeldOut
 from lddgan.autoencoder.model import Autoencoder, TrainingPass
-from lddgan.autoencoder.perceptual import PerceptualLoss, load_perceptual
 from lddgan.autoencoder.train import Task, train_reconstruction
 from lddgan.config import Config
 from lddgan.data.latents import Latents, to_unit_range
@@ -20,18 +19,6 @@ from lddgan.spaces.latent import LatentSpace
 
 SHORTCUT_IMAGES = 5000
 """Training images that give a linear shortcut."""
-
-
-def perceptual_of(config: Config, device: torch.device) -> PerceptualLoss | None:
-    """The perceptual distance that a config asks for.
-
-    Raises:
-        UserError: its backbone can be neither found nor fetched.
-    """
-    settings = config.stage1
-    if settings.perceptual == "none":
-        return None
-    return load_perceptual(settings.perceptual, settings.perceptual_weights, device)
 
 
 def train_autoencoder(
@@ -61,17 +48,17 @@ def train_autoencoder(
         held_out=HeldOut(held_out, lambda network, images: network(images), "reconstructions.png"),
         quantiser=autoencoder.decoder.quantiser,
     )  # fmt: skip
-    train_reconstruction(config, config.stage1, task, train, perceptual_of(config, device), folder, device, prepare)
+    train_reconstruction(config, config.stage1, task, train, folder, device, prepare)
 
 
 def train_slim_decoder(
     config: Config, space: LatentSpace, latents: Latents, train: ImageSet, held_out: ImageSet, folder: Path,
-    device: torch.device,
+    device: torch.device, initialised: bool = False,
 ) -> None:  # fmt: skip
     """Train the slim decoder of `space` in place, from cached latents: the encoder is not run but to measure.
 
     Its latents carry noise (`slim_decoder.noise`), because a generator's are not quite the encoder's. Arguments and
-    errors as of `train_reconstruction`.
+    errors as of `train_autoencoder`.
     """
     slim, decoder = config.slim_decoder, space.slim_decoder
     if slim is None or decoder is None:
@@ -91,12 +78,13 @@ def train_slim_decoder(
         return TrainingPass(network(x_0 + amount * deviations * noise), None, x_0, None)
 
     def prepare() -> None:
-        some = torch.from_numpy(evenly_spread(len(train), SHORTCUT_IMAGES))
-        x_0 = space.normalise(latents.at(some, torch.zeros(len(some), dtype=torch.bool)).to(device))
-        decoder.fit_shortcut(x_0, to_unit_range(train.batch(some)).to(device))
+        if not initialised:
+            some = torch.from_numpy(evenly_spread(len(train), SHORTCUT_IMAGES))
+            x_0 = space.normalise(latents.at(some, torch.zeros(len(some), dtype=torch.bool)).to(device))
+            decoder.fit_shortcut(x_0, to_unit_range(train.batch(some)).to(device))
 
     task = Task(
         name="decoder", title="the slim decoder", network=decoder, forward=forward, last_layer=decoder.last_layer,
         held_out=HeldOut(held_out, lambda network, images: network(space.encode(images)), "reconstructions-slim.png"),
     )  # fmt: skip
-    train_reconstruction(config, settings, task, train, perceptual_of(config, device), folder, device, prepare)
+    train_reconstruction(config, settings, task, train, folder, device, prepare)

@@ -22,7 +22,7 @@ from lddgan.autoencoder.objective import (
     ramp,
     reconstruction_loss,
 )
-from lddgan.autoencoder.perceptual import PerceptualLoss
+from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.quantiser import CodebookUse, Quantiser
 from lddgan.config import Config, Stage1Config, identity
 from lddgan.data.latents import to_unit_range
@@ -62,7 +62,6 @@ def train_reconstruction(
     settings: Stage1Config,
     task: Task,
     train: ImageSet,
-    perceptual: PerceptualLoss | None,
     folder: Path,
     device: torch.device,
     prepare: Callable[[], None] = lambda: None,
@@ -78,6 +77,7 @@ def train_reconstruction(
         prepare: called once, before the first step.
 
     Raises:
+        UserError: the weights of its perceptual distance can be neither found nor fetched.
         RunStopped: interrupted (saved first), not finite, or the disk is full.
     """
     network = task.network
@@ -103,6 +103,7 @@ def train_reconstruction(
     if start >= total:
         load_weights(network, best_file)
         return
+    perceptual = perceptual_of(settings, device)
     if start == 0:
         prepare()
     progress = Progress(folder, task.name, start, total, settings.batch)
