@@ -72,8 +72,8 @@ def test_folder_follows_the_channels(channels):
 def test_folder_sees_about_as_many_images_whatever_the_count(count):
     config = folder("x", count, 3, 64)
     assert config.slim_decoder is not None
-    assert config.stage1.epochs == max(1, 20_000 // count) and config.stage2.epochs == max(1, 150_000 // count)
-    assert config.slim_decoder.epochs == max(1, 30_000 // count)
+    assert config.stage1.epochs == max(1, 15_000 // count) and config.stage2.epochs == max(1, 120_000 // count)
+    assert config.slim_decoder.epochs == max(1, 20_000 // count)
     assert validated(config, "folder") == config
 
 

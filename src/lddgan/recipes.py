@@ -145,7 +145,7 @@ def lsun_church256() -> Config:
 
 
 FOLDER_RESOLUTIONS = (16, 32, 64, 128, 256)
-FOLDER_IMAGES = {"autoencoder": 20_000, "decoder": 30_000, "gan": 150_000}
+FOLDER_IMAGES = {"autoencoder": 15_000, "decoder": 20_000, "gan": 120_000}
 """Images that each stage of `folder` sees, however many the folder holds."""
 
 
