@@ -252,6 +252,7 @@ def test_a_decoder_alone_is_trained_for_a_given_model_whose_other_networks_stay(
 def test_an_autoencoder_alone_and_then_a_run_on_it(tmp_path, tiny_data, finished_run):
     start_run(tiny_config(tiny_data, stages=("autoencoder",)), tmp_path / "one", **HERE)
     assert not (tmp_path / "one" / "model").exists() and not (tmp_path / "one" / "cache").exists()
+    assert load_space(tmp_path / "one")[1].slim_decoder is None  # it has not been trained
     config, autoencoder = given_autoencoder(str(tmp_path / "one"), tiny_config(tiny_data))
     assert config.stages == ("decoder", "gan")
     start_run(config, tmp_path / "two", given={"autoencoder": autoencoder}, **HERE)

@@ -7,6 +7,7 @@ model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -51,6 +52,8 @@ def start_run(
     """
     if (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
+    if config.stages == ("autoencoder",):
+        config = dataclasses.replace(config, slim_decoder=None)  # it would stay untrained
     resolve_device(device)  # this and all that may fail before anything is written: bad input leaves no folder behind
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
