@@ -57,9 +57,9 @@ def start_run(
     resolve_device(device)  # this and all that may fail before anything is written: bad input leaves no folder behind
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
+    images = load_images(config, skip_broken)
     if config.stages != ("gan",):
         perceptual_of(config.stage1, "cpu")
-    images = load_images(config, skip_broken)
     ensure_folder(folder)
     for name, module in parts.items():
         save_weights(module, ensure_folder(folder / "init") / f"{name}.safetensors")

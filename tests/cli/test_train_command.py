@@ -93,8 +93,8 @@ def test_folder_follows_the_data(tmp_path, cache, mode):
     config = resolve("folder", str(data), [])
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     assert (config.images.resolution, config.images.channels, config.data) == (64, channels, str(data))
-    assert resolve("folder", str(data), ["--images.resolution", "32"]).latent_shape == (channels + 1, 16, 16)
-    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 12
+    assert resolve("folder", str(data), ["--images.resolution", "16"]).latent_shape == (channels + 1, 8, 8)
+    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 24
 
 
 def test_unwritable_output(tmp_path, tiny_data, cache):
@@ -154,6 +154,6 @@ def test_folder_from_images_to_a_model_and_on_from_it(tmp_path, cache, capsys):
     assert (tuned / "init" / "generator.safetensors").read_bytes() == (
         out / "model" / "generator.safetensors"
     ).read_bytes()
-    with pytest.raises(UserError, match="autoencoder.width 8, not 32: set --autoencoder.width"):
+    with pytest.raises(UserError, match="autoencoder.width 8, not 16: set --autoencoder.width"):
         run(["train", "folder", *arguments[:2], "--out", str(tmp_path / "other"), "--init", str(out)])
     assert not (tmp_path / "other").exists()
