@@ -11,6 +11,7 @@ from lddgan.gan.objective import (
     generator_loss,
     r1_penalty,
     reconstruction_loss,
+    spread_loss,
     weighted_learning,
 )
 
@@ -86,3 +87,18 @@ def test_weighted_learning_at_its_ends_and_middle(delta):
     assert weighted_learning(0.25, delta) == pytest.approx(sigmoid(delta / 2))
     curve = [weighted_learning(i / 100, delta) for i in range(101)]
     assert curve == sorted(curve, reverse=True)
+
+
+def test_less_spread_the_reconstruction_is_least_for_the_true_distribution():
+    """x_0 is N(0, 1): the score is least for predictions N(0, 1), where the mean absolute error alone prefers 0."""
+    torch.manual_seed(0)
+    x_0, first, second = torch.randn(3, 200_000, 1)
+
+    def losses(std: float) -> tuple[float, float]:
+        error = reconstruction_loss(std * first, x_0).mean().item()
+        return error, error - spread_loss(std * first, std * second).mean().item()
+
+    (alone_0, score_0), (alone_1, score_1), (_, score_2) = losses(0.0), losses(1.0), losses(2.0)
+    assert score_0 == alone_0 == pytest.approx(math.sqrt(2 / math.pi), abs=0.01) and alone_1 > alone_0
+    assert score_1 == pytest.approx(1 / math.sqrt(math.pi), abs=0.01)  # the normal's own, in closed form
+    assert score_1 < min(score_0, score_2) - 0.05

@@ -20,7 +20,7 @@ class Generator(nn.Module):
         self.scale, self.shift = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor(0.1))
 
     def forward(self, x, t, z):
-        return self.scale * x + self.shift + z.mean(1)[:, None, None, None]
+        return self.scale * (x + z.mean(1)[:, None, None, None]) + self.shift
 
 
 class Discriminator(nn.Module):
@@ -103,6 +103,27 @@ def test_generator_phase(weight):
     assert values["loss/reconstruction"] == pytest.approx(reconstruction.item(), rel=1e-5)
     assert values["lambda"] == weight
     assert discriminator.linear.weight.grad is None and discriminator.linear.weight.requires_grad
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_generator_phase_with_a_second_draw_of_z(spread):
+    generator, discriminator, common = setting()
+    pair, schedule = common["pair"], common["schedule"]
+    other_z = 2 * pair.z + 1
+    first, second = (generator(pair.x_next, pair.t, z) for z in (pair.z, other_z))
+    fake = schedule.posterior_sample(first, pair.x_next, pair.t, pair.noise)
+    adversarial = F.softplus(-discriminator(fake, pair.t, pair.x_next)).mean()
+    error = ((first - pair.x_0).abs().mean() + (second - pair.x_0).abs().mean()) / 2
+    distance = (first - second).abs().mean() / 2
+    gradient = torch.autograd.grad(adversarial + 0.7 * (error - spread * distance), generator.scale)[0]
+
+    optimizer = torch.optim.SGD(generator.parameters(), 0.1)
+    values = generator_phase(
+        generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, other_z=other_z, **common
+    )
+    torch.testing.assert_close(generator.scale.detach(), 0.7 - 0.1 * gradient)
+    assert values["loss/spread"] == pytest.approx(distance.item(), rel=1e-5) and distance > 0
+    assert values["loss/reconstruction"] == pytest.approx((error - spread * distance).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("phase", ["discriminator", "generator"])

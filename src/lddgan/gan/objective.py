@@ -43,6 +43,16 @@ def reconstruction_loss(x_0_fake: Tensor, x_0: Tensor) -> Tensor:
     return (x_0_fake.float() - x_0).abs().flatten(1).mean(1)
 
 
+def spread_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Half the mean absolute difference of two predictions of x_0 from the same x_{t+1} and other z, `[B]`.
+
+    Taken off Eq. 7 it leaves the continuous ranked probability score of every value of x_0. That is least where the
+    predictions are distributed as x_0 is given x_{t+1}; Eq. 7 alone is least at its median, without any use of z
+    (Gneiting and Raftery 2007, Eq. 21; for diffusion De Bortoli et al. 2025).
+    """
+    return 0.5 * reconstruction_loss(first, second)
+
+
 def weighted_learning(progress: float, delta: float) -> float:
     """Eq. 9, as released: lambda from `sigmoid(delta)` at progress 0 to `sigmoid(-delta)` at progress 1.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lddgan.diffusion.schedule import Schedule
-from lddgan.gan.objective import discriminator_loss, generator_loss, r1_penalty, reconstruction_loss
+from lddgan.gan.objective import discriminator_loss, generator_loss, r1_penalty, reconstruction_loss, spread_loss
 from lddgan.runtime.progress import gradient_norm
 
 Precision = Callable[[], AbstractContextManager]
@@ -88,8 +88,13 @@ def generator_phase(
     *,
     reconstruction_weight: float,
     guard: Guard,
+    spread: float = 0.0,
+    other_z: Tensor | None = None,
 ) -> dict[str, float]:
-    """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7."""
+    """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7.
+
+    Given `other_z` (like `pair.z`), Eq. 7 is averaged over both, and `spread` times `spread_loss` is taken off it.
+    """
     t, x_next = pair.t, pair.x_next
     discriminator.requires_grad_(False)
     with precision():
@@ -98,10 +103,18 @@ def generator_phase(
     with precision():
         loss_adversarial = generator_loss(discriminator, x_t_fake, x_next, t).mean()
     loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
+    values = {}
+    if other_z is not None:
+        with precision():
+            other = generator(x_next, t, other_z).float()
+        distance = spread_loss(x_0_fake, other).mean()
+        loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
+        values["loss/spread"] = distance.item()
+        loss_reconstruction = loss_reconstruction - spread * distance
     optimizer.zero_grad(set_to_none=True)
     (loss_adversarial + reconstruction_weight * loss_reconstruction).backward()
     discriminator.requires_grad_(True)
-    values = {
+    values |= {
         "loss/generator": loss_adversarial.item(),
         "loss/reconstruction": loss_reconstruction.item(),
         "lambda": reconstruction_weight,

@@ -123,7 +123,8 @@ def train_gan(
             )  # fmt: skip
             values |= generator_phase(
                 generator, discriminator, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random),
-                precision, reconstruction_weight=weight, guard=guard(step),
+                precision, reconstruction_weight=weight, guard=guard(step), spread=settings.spread,
+                other_z=torch.randn(len(x_0), latent_dim, generator=random).to(device) if settings.spread else None,
             )  # fmt: skip
             ema.update(generator)
 
