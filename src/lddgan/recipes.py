@@ -190,8 +190,8 @@ def folder(data: str, count: int, channels: int, short_side: int, resolution: in
         discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=32, time_dim=128),
         diffusion=DiffusionConfig(num_steps=4),
         stage2=Stage2Config(
-            epochs=epochs["gan"], batch=64, learning_rate_generator=3e-4, learning_rate_discriminator=1e-3,
-            ema_decay=0.995, r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True,
+            epochs=epochs["gan"], batch=64, learning_rate_generator=5e-4, learning_rate_discriminator=5e-4,
+            ema_decay=0.995, r1_gamma=2.0, r1_every=8, objective="reconstruction", cosine_decay=True,
             report_every=400, precision="float32",
         ),
         slim_decoder=SlimDecoderConfig(width=24, num_blocks=2, epochs=epochs["decoder"], learning_rate=1e-3),
