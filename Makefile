@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/lddgan demo --out runs/demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4  # one thread each
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal  # one thread each
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
