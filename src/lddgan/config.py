@@ -191,7 +191,7 @@ class Stage2Config:
     delta: PositiveFloat = 6.0
     """Steepness of Weighted Learning."""
     spread: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much of the reconstruction loss's pull to the mean is taken off; 1 leaves a proper score of a distribution
+    """How much of the reconstruction loss's pull to the median is taken off; 1 leaves a proper score of a distribution
     (`lddgan.gan.objective.spread_loss`)."""
     cosine_decay: bool = False
     """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
