@@ -43,6 +43,8 @@ def test_tanh_is_applied_last():
         {"multipliers": (1,)},
         {"multipliers": (1, 1, 2), "num_blocks": 2, "attention_levels": (1, 2)},
         {"multipliers": (2, 1), "num_blocks": 3, "attention_levels": (0,), "channels": 4},
+        {"multipliers": (1, 2), "num_blocks": 2, "attention_levels": (1,), "resampling": "haar"},
+        {"multipliers": (1,), "resampling": "haar"},
     ],
 )
 def test_every_topology_uses_all_its_weights_and_keeps_the_shape(changes):
@@ -110,3 +112,5 @@ def test_refuses_what_cannot_be_built():
             small(**changes)
     with pytest.raises(ValueError, match="9x8"):
         small()(torch.randn(1, 3, 9, 8), torch.tensor([0]), torch.randn(1, 5))
+    with pytest.raises(ValueError, match="10x8 input cannot be halved 2 times"):  # the middle halves once more
+        small(resampling="haar")(torch.randn(1, 3, 10, 8), torch.tensor([0]), torch.randn(1, 5))

@@ -1,4 +1,4 @@
-"""Weights of the published systems (DDGAN, WDDGAN on CIFAR-10, LDDGAN) in our modules, and back.
+"""Weights of the published systems (DDGAN, WDDGAN, LDDGAN) in our modules, and back.
 
 A released file is a flat dictionary of tensors, whose names may carry the prefix `module.`. Sizes are inferred from
 names and shapes; only the resolution and the generator's final tanh are not in the file. The generator's modules are
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lddgan.errors import UserError
 from lddgan.interop.weights import build, export, get, load, tensor_names, without_prefix
 from lddgan.networks.discriminator import Discriminator, Kind
-from lddgan.networks.layers import Attention, FirConvDown, ResidualBlock
-from lddgan.networks.ncsnpp import DownLevel, NCSNpp, UpLevel
+from lddgan.networks.layers import Attention, ResidualBlock
+from lddgan.networks.ncsnpp import DownLevel, NCSNpp, Resampling, UpLevel
+from lddgan.networks.scaling import FirPyramid, HaarPyramid
 
 # Released names of the parts of a block, and ours.
 _RESIDUAL = {
@@ -26,6 +27,7 @@ _RESIDUAL = {
     "GroupNorm_1.style": "norm_1.style",
     "Conv_1": "conv_1",
     "Conv_2": "shortcut",
+    "convH_0": "bands",
 }
 _ATTENTION = {"GroupNorm_0": "norm", "NIN_0": "query", "NIN_1": "key", "NIN_2": "value", "NIN_3": "out"}
 _DISCRIMINATOR_BLOCK = {"conv1.0": "conv_0", "dense_t1": "time", "conv2.0": "conv_1", "skip.0": "shortcut"}
@@ -49,8 +51,8 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
         UserError: if the file is not a generator of a kind that `NCSNpp` covers, or is incomplete.
     """
     state = without_prefix(state)
-    tokens = _generator_tokens(state)
-    _refuse_other_generators(state, tokens)
+    resampling: Resampling = "haar" if any(".convH_0." in name for name in state) else "fir"
+    tokens = _generator_tokens(state, resampling)
     num_levels = tokens.count("pyramid") + 1
     # R residual blocks over L levels are L num_blocks down, L (num_blocks + 1) up, 2 (L - 1) resampling, 2 in between.
     num_blocks, rest = divmod(tokens.count("residual") - 3 * num_levels, 2 * num_levels)
@@ -77,6 +79,7 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
             latent_dim=latent_dim,
             mapping_width=mapping_width,
             mapping_depth=len(mapping) - 1,
+            resampling=resampling,
             tanh=tanh,
         ),
         "generator",
@@ -126,8 +129,10 @@ def generator_key_map(model: NCSNpp) -> dict[str, str]:
     parts = {f"z_transform.{2 * i + 1}": layer for i, layer in enumerate(model.mapping.layers)}
     for number, module in enumerate(_generator_modules(model)):
         released = f"all_modules.{number}"
-        if isinstance(module, FirConvDown):
+        if isinstance(module, FirPyramid):
             parts[f"{released}.Conv2d_0"] = module.conv
+        elif isinstance(module, HaarPyramid):
+            parts[released] = module.conv
         elif isinstance(module, (ResidualBlock, Attention)):
             names = _RESIDUAL if isinstance(module, ResidualBlock) else _ATTENTION
             own = dict(module.named_modules())
@@ -163,11 +168,18 @@ def _generator_modules(model: NCSNpp) -> Iterator[nn.Module]:
     yield from (model.norm_out, model.conv_out)
 
 
-def _generator_tokens(state: Mapping[str, Tensor]) -> list[str]:
-    """What each numbered module is, from number 3 (the first block) on."""
+def _generator_tokens(state: Mapping[str, Tensor], resampling: Resampling) -> list[str]:
+    """What each numbered module is, from number 3 (the first block) on; the last two are norm and convolution.
+
+    Raises:
+        UserError: it is no NCSN++, or not a whole one.
+    """
     numbers = {int(match[1]) for name in state if (match := re.match(r"all_modules\.(\d+)\.", name))}
     if not numbers:
-        raise UserError("The file holds no released generator: it has no all_modules.* entries; give the file of one.")
+        what = ", but a discriminator" if "start_conv.weight" in state else ""
+        raise UserError(
+            f"The file holds no released generator{what}: it has no all_modules.* entries; give the file of one."
+        )
     tokens = []
     for number in range(3, max(numbers) + 1):
         prefix = f"all_modules.{number}."
@@ -175,17 +187,12 @@ def _generator_tokens(state: Mapping[str, Tensor]) -> list[str]:
             tokens.append("residual")
         elif prefix + "NIN_0.W" in state:
             tokens.append("attention")
-        elif prefix + "Conv2d_0.weight" in state:
+        elif prefix + "Conv2d_0.weight" in state and resampling == "fir":
             tokens.append("pyramid")
+        elif prefix + "weight" in state:
+            tokens.append("pyramid" if resampling == "haar" and number < max(numbers) - 1 else "plain")
         else:
-            tokens.append("plain" if prefix + "weight" in state else "missing")
-    return tokens
-
-
-def _refuse_other_generators(state: Mapping[str, Tensor], tokens: list[str]) -> None:
-    if any(".convH_0." in name for name in state):
-        raise UserError("The file holds WDDGAN's wavelet generator, which is not supported yet.")
-    if "missing" in tokens:
-        raise UserError(f"The generator file is incomplete: all_modules.{3 + tokens.index('missing')} is missing.")
+            raise UserError(f"The generator file is incomplete: {prefix[:-1]} is missing.")
     if tokens[-2:] != ["plain", "plain"] or "plain" in tokens[:-2]:
         raise UserError("The generator file is not an NCSN++ with a convolved input pyramid; it is of another kind.")
+    return tokens

@@ -6,13 +6,11 @@ Letters: B batch, C channels, H and W pixels, S style width (mapped z), E width 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from lddgan.networks.resample import downsample2, smooth, upsample2
 
 SQRT_2 = math.sqrt(2)  # the sum of two independent signals of equal variance, divided by it, keeps that variance
 GROUP_NORM_EPS = 1e-6
@@ -85,7 +83,11 @@ class AdaptiveGroupNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The generator's residual block, conditioned on time and style, optionally resampling by two."""
+    """The generator's residual block, conditioned on time and style; `lddgan.networks.scaling` has those that resample.
+
+    Args:
+        shortcut: a 1x1 convolution beside the branch even where the width stays.
+    """
 
     def __init__(
         self,
@@ -94,31 +96,28 @@ class ResidualBlock(nn.Module):
         *,
         time_dim: int,
         style_dim: int,
-        resample: Literal["up", "down"] | None = None,
         dropout: float = 0.0,
+        shortcut: bool = False,
     ) -> None:
         super().__init__()
-        self.resample = {None: None, "up": upsample2, "down": downsample2}[resample]
         self.norm_0 = AdaptiveGroupNorm(in_channels, style_dim)
         self.conv_0 = scaled_init(conv3x3(in_channels, out_channels))
         self.time = scaled_init(nn.Linear(time_dim, out_channels))
         self.norm_1 = AdaptiveGroupNorm(out_channels, style_dim)
         self.dropout = nn.Dropout(dropout)
         self.conv_1 = near_zero_init(conv3x3(out_channels, out_channels))
-        has_shortcut = in_channels != out_channels or resample is not None
-        self.shortcut = scaled_init(Conv2d(in_channels, out_channels, 1)) if has_shortcut else None
+        shortcut = shortcut or in_channels != out_channels
+        self.shortcut = scaled_init(Conv2d(in_channels, out_channels, 1)) if shortcut else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor, style: Tensor) -> Tensor:
-        """`x` `[B, in, H, W]`, `time` `[B, E]` (already through SiLU), `style` `[B, S]` to `[B, out, H', W']`."""
-        h = F.silu(self.norm_0(x, style))
-        if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
-        h = self.conv_0(h) + self.time(time)[:, :, None, None]
-        h = F.silu(self.norm_1(h, style))
-        h = self.conv_1(self.dropout(h))
-        if self.shortcut is not None:
-            x = self.shortcut(x)
-        return (x + h) / SQRT_2
+        """`x` `[B, in, H, W]`, `time` `[B, E]` (already through SiLU), `style` `[B, S]` to `[B, out, H, W]`."""
+        h = self.conv_0(F.silu(self.norm_0(x, style)))
+        return self.finish(h, self.shortcut(x), time, style)
+
+    def finish(self, h: Tensor, x: Tensor, time: Tensor, style: Tensor) -> Tensor:
+        """The second half: `h` is the branch after its first convolution, `x` what goes beside it."""
+        h = F.silu(self.norm_1(h + self.time(time)[:, :, None, None], style))
+        return (x + self.conv_1(self.dropout(h))) / SQRT_2
 
 
 class Attention(nn.Module):
@@ -138,17 +137,6 @@ class Attention(nn.Module):
         h = self.out(F.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h)))
         h = h.view(batch, height, width, channels).permute(0, 3, 1, 2)  # [B, C, H, W]
         return (x + h) / SQRT_2
-
-
-class FirConvDown(nn.Module):
-    """FIR filter and 3x3 convolution with stride 2: `[B, in, H, W]` to `[B, out, H / 2, W / 2]`."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = scaled_init(Conv2d(in_channels, out_channels, 3, stride=2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(smooth(x))
 
 
 class Mapping(nn.Module):
