@@ -64,7 +64,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     side, channels = config.images.resolution, config.images.channels
     train = prepare(args.data, split="train", resolution=side, channels=channels)
     some = to_unit_range(train.batch(evenly_spread(len(train), COMPONENTS_FROM)))
-    linear = linear_codec(some, config.autoencoder.factor, config.latent_shape[0]).to(device)
+    linear = linear_codec(some, config.factor, config.space_shape[0]).to(device)
 
     ways: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         "linear": (linear, weights_hash(linear)),

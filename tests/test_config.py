@@ -64,9 +64,9 @@ def changed(name: str, value: object) -> dict:
         ("discriminator.num_layers", 2, "discriminator.num_layers = 2"),
         ("stage1.precision", "float16", "stage1.precision = 'float16'"),
         ("seed", -1, "seed = -1"),
-        ("images.resolution", 9, "images.resolution 9 must be a multiple of the autoencoder's factor 2"),
-        ("images.resolution", 10, "latent of side 5 .* cannot be halved 1 times, as generator.multipliers asks"),
-        ("images.resolution", 12, "latent of side 6 .* cannot be halved 2 times, as discriminator.num_layers asks"),
+        ("images.resolution", 9, "images.resolution 9 must be a multiple of the factor 2 between images and latent"),
+        ("images.resolution", 10, "x_0 of side 5 .* is no multiple of 2, as the generator asks"),
+        ("images.resolution", 12, "x_0 of side 6 .* is no multiple of 4, as discriminator.num_layers asks"),
         ("diffusion.beta_min", 30, "0 < beta_min < beta_max, got 30.0, 20.0"),
         ("diffusion.beta_max", 1e6, "beta_max = 1000000.0 leaves no signal"),
     ],
@@ -113,10 +113,10 @@ def test_config_is_frozen_and_validated_checks_dataclasses_too():
         validated(dataclasses.replace(config, seed=-3), "x")
 
 
-def test_latent_shape_and_factor():
+def test_space_shape_and_factor():
     config = RECIPES["lsun-church256"]()
-    assert config.autoencoder.factor == 8 and config.latent_shape == (3, 32, 32)
-    assert tiny_config().latent_shape == (2, 4, 4)
+    assert config.autoencoder.factor == 8 and config.space_shape == (3, 32, 32)
+    assert tiny_config().space_shape == (2, 4, 4)
 
 
 def test_identity_names_all_fields_that_bear_on_the_result():

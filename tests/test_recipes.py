@@ -29,7 +29,7 @@ def test_numbers_of_the_paper(name):
     config = recipe(name)
     generator, discriminator, stage2 = config.generator, config.discriminator, config.stage2
     assert (
-        config.autoencoder.factor, config.latent_shape, generator.multipliers, generator.attention_resolutions,
+        config.autoencoder.factor, config.space_shape, generator.multipliers, generator.attention_resolutions,
         discriminator.num_layers, stage2.learning_rate_generator, stage2.learning_rate_discriminator, stage2.ema_decay,
         stage2.batch, stage2.r1_every, stage2.epochs, config.diffusion.num_steps,
     ) == PAPER[name]  # fmt: skip
@@ -56,7 +56,7 @@ def test_cost_of_cifar10():
 def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, factor):
     config = folder("somewhere", 5000, 3, side)
     assert (config.images.resolution, config.autoencoder.factor) == (resolution, factor)
-    assert config.latent_shape == ({2: 4, 4: 12, 8: 24}[factor], resolution // factor, resolution // factor)
+    assert config.space_shape == ({2: 4, 4: 12, 8: 24}[factor], resolution // factor, resolution // factor)
     assert validated(config, "folder") == config and config.data == "somewhere"
 
 
@@ -82,7 +82,7 @@ def test_folder_sees_about_as_many_images_whatever_the_count(count):
 )
 def test_folder_takes_another_resolution_where_it_can_be_halved(resolution, side):
     config = folder("x", 100, 3, 500, resolution)
-    assert config.latent_shape[1] == side and validated(config, "folder") == config
+    assert config.space_shape[1] == side and validated(config, "folder") == config
     with pytest.raises(UserError, match=f"images.resolution {resolution + 4} is not a multiple of 8"):
         folder("x", 100, 3, 500, resolution + 4)
 

@@ -7,197 +7,34 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from lddgan.config_parts import (
+    STAGES,
+    AutoencoderConfig,
+    DiffusersConfig,
+    DiffusionConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    ImagesConfig,
+    Natural,
+    PositiveFloat,
+    SlimDecoderConfig,
+    SpaceName,
+    Stage,
+    Stage1Config,
+    Stage2Config,
+    UVitConfig,
+)
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.runtime.files import atomic_write
-
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
-# Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32.
-Precision = Literal["auto", "float32", "bfloat16"]
-Stage = Literal["autoencoder", "decoder", "gan"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In their order; the decoder is the slim one."""
-Perceptual = Literal[
-    "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16", "squeezenet1_0", "squeezenet1_0-caffe"
-]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImagesConfig:
-    """The images as the networks see them."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    resolution: Annotated[int, Field(ge=8)]
-    """Side in pixels; images are cropped to their centre square and resized."""
-    channels: Literal[1, 3, 4]
-    """1 grey, 3 RGB, 4 RGBA."""
-    flips: bool
-    """Train on mirror images too."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """The autoencoder; its factor f is 2^(len(multipliers) - 1)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    latent_channels: Count
-    width: Annotated[int, Field(ge=4)]
-    multipliers: Widths
-    num_blocks: Count
-    attention_resolutions: tuple[Count, ...] = ()
-    dropout: Fraction = 0.0
-    tanh: bool = False
-    linear_shortcut: bool = False
-    kind: Literal["free", "quantised", "kl"] = "free"
-    """What holds the latent: nothing (the paper's), a codebook inside the decoder, or a KL penalty (Table 7)."""
-    codebook_size: Count = 8192
-    """Codes of a quantised latent."""
-    norm_groups: Count | None = None
-    """Of every group norm, as released checkpoints have them; None: 32, or fewer at narrow widths."""
-
-    @property
-    def factor(self) -> int:
-        return 2 ** (len(self.multipliers) - 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusersConfig:
-    """An autoencoder of the diffusers library in place of our own; it is not trained."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    latent_channels: Count
-    factor: Count
-    diffusers: dict[str, Any]
-    """Its class and configuration, from which the empty network is built."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage1Config:
-    """Training of the autoencoder."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    epochs: Count
-    batch: Count
-    learning_rate: PositiveFloat
-    cosine_decay: bool = False
-    """Decay the learning rate to a hundredth of itself over the epochs."""
-    ema_decay: Fraction = 0.999
-    """Of the averaged weights, which are the ones that are measured and kept."""
-    perceptual: Perceptual = "none"
-    """The perceptual distance beside L1 (`lddgan.autoencoder.perceptual`)."""
-    perceptual_weight: Weight = 1.0
-    perceptual_weights: str = ""
-    """File of the backbone's weights; empty: downloaded."""
-    kl_weight: Weight = 1e-6
-    """Of the KL divergence, against L1 summed over the pixels as LDM has it."""
-    discriminator_width: Count = 64
-    discriminator_start: Natural = 50001
-    """The first step at which the patch discriminator trains and is heard."""
-    discriminator_ramp: Natural = 0
-    """Steps over which its weight then grows from nothing."""
-    discriminator_weight: Weight = 0.5
-    """Times the adaptive weight (ratio of gradient norms)."""
-    report_every: Count = 1000
-    """Steps between reconstruction grids and held-out measures."""
-    precision: Precision = "auto"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SlimDecoderConfig:
-    """A small decoder for the same latent, trained after the autoencoder with the same objective."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    width: Annotated[int, Field(ge=4)]
-    """Channels at half the images' resolution; twice and four times as many below."""
-    num_blocks: Count
-    """Residual blocks a level."""
-    epochs: Count
-    learning_rate: PositiveFloat
-    noise: Weight = 0.3
-    """Up to so much noise, in deviations of a channel, is laid on the latents it learns from: a generator's latents
-    are not quite the encoder's."""
-    discriminator_start: Natural = 50001
-    """As in stage 1."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """NCSN++ with adaptive group norm (Table 8)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    width: Annotated[int, Field(ge=4, multiple_of=2)]
-    multipliers: Widths
-    num_blocks: Count
-    attention_resolutions: tuple[Count, ...] = ()
-    latent_dim: Count
-    """Dimensions of z."""
-    mapping_width: Count = 256
-    mapping_depth: Natural = 4
-    dropout: Fraction = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
-    """The time-dependent discriminator (Table 9)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    kind: Literal["small", "large"]
-    num_layers: Annotated[int, Field(ge=3, le=6)]
-    width: Count = 64
-    time_dim: Annotated[int, Field(ge=4, multiple_of=2)] = 256
-
-    @property
-    def halvings(self) -> int:
-        """How often it halves its input."""
-        return self.num_layers - 1 if self.kind == "small" else self.num_layers
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """The schedule: T steps, variance-preserving."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    num_steps: Count = 4
-    beta_min: PositiveFloat = 0.1
-    beta_max: PositiveFloat = 20.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage2Config:
-    """Training of the diffusion GAN (Table 10)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    epochs: Count
-    batch: Count
-    learning_rate_generator: PositiveFloat
-    learning_rate_discriminator: PositiveFloat
-    ema_decay: Fraction
-    r1_gamma: Weight
-    r1_every: Count
-    objective: Literal["adversarial", "reconstruction", "weighted"] = "weighted"
-    """The three rows of Table 6: Eq. 6; plus Eq. 7; plus Weighted Learning (Eq. 9)."""
-    delta: PositiveFloat = 6.0
-    """Steepness of Weighted Learning."""
-    spread: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much of the reconstruction loss's pull to the median is taken off; 1 leaves a proper score of a distribution
-    (`lddgan.gan.objective.spread_loss`)."""
-    cosine_decay: bool = False
-    """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
-    report_every: Count = 1000
-    """Steps between sample grids and evaluations."""
-    precision: Precision = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,9 +46,12 @@ class Config:
     data: str
     """A folder, a zip, an LMDB, or `cifar10`, `stl10`, `digits`; empty: must be given by --data."""
     images: ImagesConfig
-    autoencoder: AutoencoderConfig | DiffusersConfig
-    stage1: Stage1Config
-    generator: GeneratorConfig
+    space: SpaceName = "latent"
+    """What the diffusion runs on: an autoencoder's latent (LDDGAN), pixels (DDGAN) or Haar bands (WDDGAN)."""
+    autoencoder: AutoencoderConfig | DiffusersConfig | None = None
+    """Of the latent space, with `stage1`; the others have neither."""
+    stage1: Stage1Config | None = None
+    generator: GeneratorConfig | UVitConfig
     discriminator: DiscriminatorConfig
     diffusion: DiffusionConfig
     stage2: Stage2Config
@@ -224,18 +64,27 @@ class Config:
     """Time between checkpoints; it changes nothing that is computed."""
 
     def __post_init__(self) -> None:
-        resolution, factor = self.images.resolution, self.autoencoder.factor
-        if resolution % factor:
-            raise ValueError(f"images.resolution {resolution} must be a multiple of the autoencoder's factor {factor}")
-        latent = self.latent_shape[1]
-        for halvings, asks, mend in (
-            (len(self.generator.multipliers) - 1, "generator.multipliers asks", "fewer multipliers"),
-            (self.discriminator.halvings, "discriminator.num_layers asks", "fewer layers"),
-        ):
-            if latent % 2**halvings:
+        for part, value in (("autoencoder", self.autoencoder), ("stage1", self.stage1)):
+            if (value is None) == (self.space == "latent"):
                 raise ValueError(
-                    f"the latent of side {latent} (images.resolution {resolution} / factor {factor}) cannot be halved "
-                    f"{halvings} times, as {asks}: give {mend} or another resolution"
+                    f"space {self.space} and {part} do not go together: a latent has one, others have none"
+                )
+        if self.space != "latent" and (self.slim_decoder is not None or self.stages != ("gan",)):
+            raise ValueError(f"space {self.space} needs no autoencoder or decoder: set stages to gan alone")
+        if self.images.resolution % self.factor:
+            raise ValueError(
+                f"images.resolution {self.images.resolution} must be a multiple of the factor {self.factor} between "
+                f"images and {self.space}"
+            )
+        side = self.space_shape[1]
+        for multiple, asks, mend in (
+            (self.generator.multiple, "the generator asks", "fewer generator.multipliers or a smaller generator.patch"),
+            (2**self.discriminator.halvings, "discriminator.num_layers asks", "fewer layers"),
+        ):
+            if side % multiple:
+                raise ValueError(
+                    f"x_0 of side {side} (images.resolution {self.images.resolution} / factor {self.factor}) is no "
+                    f"multiple of {multiple}, as {asks}: give {mend} or another resolution"
                 )
         if isinstance(self.autoencoder, DiffusersConfig) and "autoencoder" in self.stages:
             raise ValueError("an autoencoder of diffusers is not trained: take the stage autoencoder out of stages")
@@ -245,10 +94,19 @@ class Config:
             Schedule(**dataclasses.asdict(self.diffusion))  # ValueError where the betas leave no signal
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the space that the diffusion runs in."""
-        side = self.images.resolution // self.autoencoder.factor
-        return self.autoencoder.latent_channels, side, side
+    def factor(self) -> int:
+        """Side of the images over side of x_0."""
+        if self.autoencoder is not None:
+            return self.autoencoder.factor
+        return 2 if self.space == "wavelet" else 1
+
+    @property
+    def space_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of x_0, which the diffusion runs on."""
+        side = self.images.resolution // self.factor
+        if self.autoencoder is not None:
+            return self.autoencoder.latent_channels, side, side
+        return self.images.channels * self.factor**2, side, side
 
 
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
@@ -274,6 +132,24 @@ def from_dict(values: Any, origin: str) -> Config:
 def validated(config: Config, origin: str) -> Config:
     """The same config after all checks (the command line builds it without them)."""
     return from_dict(to_dict(config), origin)
+
+
+def with_fields(config: Config, values: Mapping[str, Any], origin: str = "the config") -> Config:
+    """`config` with other `values`, by dotted names ("stage2.epochs").
+
+    Raises:
+        UserError: as `from_dict`; a name goes below a field that holds no others.
+    """
+    tree = to_dict(config)
+    for name, value in values.items():
+        branch = tree
+        *groups, leaf = name.split(".")
+        for group in groups:
+            branch = branch.setdefault(group, {})
+            if not isinstance(branch, dict):
+                raise UserError(f"there is no field '{name}' here: --dry-run shows those there are")
+        branch[leaf] = value
+    return from_dict(tree, origin)
 
 
 def load_yaml(path: str | Path) -> Config:
@@ -334,7 +210,8 @@ def parts(kind: type) -> dict[str, type | None]:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    kinds = {AutoencoderConfig.__name__, DiffusersConfig.__name__}  # which pydantic puts into the path
+    parts = (AutoencoderConfig, DiffusersConfig, GeneratorConfig, UVitConfig)
+    kinds = {part.__name__ for part in parts}  # which pydantic puts into the path
     name = ".".join(str(part) for part in first["loc"] if part not in kinds)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "unexpected_keyword_argument":

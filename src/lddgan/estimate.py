@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lddgan.autoencoder.objective import PatchDiscriminator, hinge_loss, reconstruction_loss
-from lddgan.config import Config
+from lddgan.config import Config, Stage1Config
 from lddgan.data.sources import open_source
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
@@ -22,6 +22,7 @@ from lddgan.metrics.cost import count_macs, count_parameters, peak_bytes
 from lddgan.models import build_generator, build_space
 from lddgan.networks.discriminator import Discriminator
 from lddgan.runtime.device import autocast, describe, resolve_device
+from lddgan.spaces.latent import LatentSpace
 
 PROBE_MACS = 100e9
 """The largest forward work of a measured step; larger batches are measured on a share of them."""
@@ -31,48 +32,51 @@ PROBE_STEPS = 4
 def model_cost(config: Config) -> dict[str, float]:
     """Parameters and multiply-adds of one image: per generator step, decoder, and whole sample.
 
-    `sample_macs` is with the autoencoder's own decoder, as the paper counts; where there is a slim decoder, what it
-    takes stands beside it.
+    In a space without networks decoder and encoder count as 0. `sample_macs` is with the autoencoder's own decoder, as
+    the paper counts; where there is a slim decoder, what it takes stands beside it.
     """
-    channels, side, _ = config.latent_shape
+    channels, side, _ = config.space_shape
     with torch.device("meta"):
         space, generator = build_space(config), build_generator(config)
         x, t = torch.empty(1, channels, side, side), torch.zeros(1).long()
         z = torch.empty(1, config.generator.latent_dim)
-        decoder, slim = space.autoencoder.decoder, space.slim_decoder
-        generator_macs, decoder_macs = count_macs(generator, x, t, z), count_macs(decoder, x)
-        slim_macs = count_macs(slim, x) if slim else 0
         image = torch.empty(1, config.images.channels, config.images.resolution, config.images.resolution)
-        encoder_macs = count_macs(space.autoencoder.encoder, image)
-    steps = config.diffusion.num_steps
-    slim_cost = {
-        "slim_decoder_params": count_parameters(slim),
-        "slim_decoder_macs": slim_macs,
-        "slim_sample_macs": steps * generator_macs + slim_macs,
-    } if slim else {}  # fmt: skip
-    return {
+        networks, steps = space.networks(), config.diffusion.num_steps
+        generator_macs = count_macs(generator, x, t, z)
+        macs = {name: count_macs(network, image if name == "encoder" else x) for name, network in networks.items()}
+    params = {name: count_parameters(network) for name, network in networks.items()}
+    cost: dict[str, float] = {
         "generator_params": count_parameters(generator),
-        "decoder_params": count_parameters(space.autoencoder.decoder),
-        "encoder_params": count_parameters(space.autoencoder.encoder),
+        "decoder_params": params.get("decoder", 0),
+        "encoder_params": params.get("encoder", 0),
         "generator_macs_per_step": generator_macs,
-        "decoder_macs": decoder_macs,
-        "encoder_macs": encoder_macs,
-        "sample_macs": steps * generator_macs + decoder_macs,
-        **slim_cost,
+        "decoder_macs": macs.get("decoder", 0),
+        "encoder_macs": macs.get("encoder", 0),
+        "sample_macs": steps * generator_macs + macs.get("decoder", 0),
     }
+    if "slim_decoder" in networks:
+        cost |= {
+            "slim_decoder_params": params["slim_decoder"],
+            "slim_decoder_macs": macs["slim_decoder"],
+            "slim_sample_macs": steps * generator_macs + macs["slim_decoder"],
+        }
+    return cost
 
 
 def sample_memory(config: Config, batch: int, slim: bool = False) -> int:
     """Bytes that drawing `batch` images takes at least: weights and the activations alive at once, in float32; with the
     autoencoder's own decoder, or the `slim` one where there is one."""
-    channels, side, _ = config.latent_shape
+    channels, side, _ = config.space_shape
     with torch.device("meta"):
         space, generator = build_space(config), build_generator(config)
-        decoder = space.slim_decoder if slim and space.slim_decoder else space.autoencoder.decoder
+        networks = space.networks()
+        decoder = networks.get("slim_decoder" if slim else "decoder", networks.get("decoder"))
         x, t = torch.empty(batch, channels, side, side), torch.zeros(batch).long()
         z = torch.empty(batch, config.generator.latent_dim)
-        weights = 4 * (count_parameters(generator) + count_parameters(decoder))
-        return weights + max(peak_bytes(lambda: generator(x, t, z)), peak_bytes(lambda: decoder(x)))
+        weights, peak = 4 * count_parameters(generator), peak_bytes(lambda: generator(x, t, z))
+        if decoder is not None:
+            weights, peak = weights + 4 * count_parameters(decoder), max(peak, peak_bytes(lambda: decoder(x)))
+        return weights + peak
 
 
 def estimate(config: Config, device_name: str) -> str:
@@ -83,15 +87,16 @@ def estimate(config: Config, device_name: str) -> str:
         lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
     timed: list[tuple[str, int, int, tuple[float, int]]] = []
     space, image = build_space(config), (config.images.channels, config.images.resolution, config.images.resolution)
-    if "autoencoder" in config.stages:
-        macs = cost["encoder_macs"] + cost["decoder_macs"]
-        measured = _time_reconstruction(config, space.autoencoder, macs, image, device)
-        timed.append(("autoencoder", config.stage1.epochs, config.stage1.batch, measured))
-    if "decoder" in config.stages and config.slim_decoder and space.slim_decoder:
-        measured = _time_reconstruction(
-            config, space.slim_decoder, cost["slim_decoder_macs"], config.latent_shape, device
-        )
-        timed.append(("slim decoder", config.slim_decoder.epochs, config.stage1.batch, measured))
+    if isinstance(space, LatentSpace) and config.stage1 is not None:
+        stage1 = config.stage1
+        if "autoencoder" in config.stages:
+            macs = cost["encoder_macs"] + cost["decoder_macs"]
+            measured = _time_reconstruction(config, stage1, space.autoencoder, macs, image, device)
+            timed.append(("autoencoder", stage1.epochs, stage1.batch, measured))
+        if "decoder" in config.stages and config.slim_decoder and space.slim_decoder:
+            macs = cost["slim_decoder_macs"]
+            measured = _time_reconstruction(config, stage1, space.slim_decoder, macs, config.space_shape, device)
+            timed.append(("slim decoder", config.slim_decoder.epochs, stage1.batch, measured))
     if "gan" in config.stages:
         timed.append(("diffusion GAN", config.stage2.epochs, config.stage2.batch, time_stage2(config, cost, device)))
     lines.append(f"{'peak memory of a step':<26} {_peak_memory(device) / 2**30:>12,.2f} GiB (measured)")
@@ -111,11 +116,12 @@ def estimate(config: Config, device_name: str) -> str:
 
 
 def _time_reconstruction(
-    config: Config, network: nn.Module, macs: float, input_shape: tuple[int, ...], device: torch.device
-) -> tuple[float, int]:
+    config: Config, settings: Stage1Config, network: nn.Module, macs: float, input_shape: tuple[int, ...],
+    device: torch.device,
+) -> tuple[float, int]:  # fmt: skip
     """Seconds a step of stage 1's loop (adversarial part on, perceptual distance left out), and the images it was
     measured on; `network` maps `[B, *input_shape]` to images."""
-    batch, settings = _probe_batch(config.stage1.batch, macs), config.stage1
+    batch = _probe_batch(settings.batch, macs)
     channels, side = config.images.channels, config.images.resolution
     network.to(device).to(memory_format=torch.channels_last).train()
     discriminator = PatchDiscriminator(channels, settings.discriminator_width, side).to(device)
@@ -140,7 +146,7 @@ def _time_reconstruction(
 def time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
     """Seconds a step (without the penalty, which is rare), and the images it was measured on."""
     batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
-    shape, latent_dim = config.latent_shape, config.generator.latent_dim
+    shape, latent_dim = config.space_shape, config.generator.latent_dim
     generator = build_generator(config).to(device).to(memory_format=torch.channels_last)
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
     discriminator.to(device).to(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""A model on disk: a folder with `config.json`, `autoencoder.safetensors` and `generator.safetensors`. No code inside.
+"""A model on disk: a folder with `config.json` and `generator.safetensors`, and `autoencoder.safetensors` for a latent.
 
-`autoencoder.safetensors` holds the latent's mean and standard deviation beside the weights, and the slim decoder where
-there is one; the generator's weights are the averaged ones.
+No code inside. `autoencoder.safetensors` holds the latent's mean and standard deviation beside the weights, and the
+slim decoder where there is one; the generator's weights are the averaged ones.
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ from torch import nn
 
 from lddgan.autoencoder.model import Autoencoder
 from lddgan.autoencoder.slim import SlimDecoder
-from lddgan.config import Config, DiffusersConfig, from_dict, load_yaml, to_dict
+from lddgan.config import Config, DiffusersConfig, UVitConfig, from_dict, load_yaml, to_dict
 from lddgan.errors import UserError
 from lddgan.interop.diffusers import DiffusersAutoencoder, build_diffusers
 from lddgan.networks.ncsnpp import NCSNpp
+from lddgan.networks.uvit import UVit
 from lddgan.runtime.files import atomic_write, ensure_folder
 from lddgan.runtime.seeds import mix
 from lddgan.spaces.latent import LatentSpace
+from lddgan.spaces.pixels import PixelSpace
+from lddgan.spaces.space import Space
+from lddgan.spaces.wavelet import WaveletSpace
+
+Generator = NCSNpp | UVit
 
 SHIPPED = Path(__file__).parent / "shipped"
 if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
     SHIPPED = Path(__file__).parents[2] / "models"
 
 
-def build_space(config: Config) -> LatentSpace:
-    """A latent space with a fresh autoencoder; its initial weights follow from `config.seed`."""
+def build_space(config: Config) -> Space:
+    """The space of a config; a latent one has a fresh autoencoder, whose initial weights follow from `config.seed`."""
+    if config.autoencoder is None:
+        return WaveletSpace() if config.space == "wavelet" else PixelSpace()
     autoencoder, slim = build_autoencoder(config), None
     if config.slim_decoder is not None:
         torch.manual_seed(mix(config.seed, "slim decoder"))
         slim = SlimDecoder(
-            channels=config.images.channels, latent_channels=config.latent_shape[0], factor=config.autoencoder.factor,
+            channels=config.images.channels, latent_channels=config.space_shape[0], factor=config.factor,
             width=config.slim_decoder.width, num_blocks=config.slim_decoder.num_blocks,
         )  # fmt: skip
     return LatentSpace(autoencoder, slim)
@@ -49,6 +57,7 @@ def build_autoencoder(config: Config) -> Autoencoder | DiffusersAutoencoder:
         UserError: it is one of diffusers, which is not installed.
     """
     settings = config.autoencoder
+    assert settings is not None
     if isinstance(settings, DiffusersConfig):
         return build_diffusers(settings.diffusers)
     values = dataclasses.asdict(settings)
@@ -57,12 +66,14 @@ def build_autoencoder(config: Config) -> Autoencoder | DiffusersAutoencoder:
     return Autoencoder(channels=config.images.channels, **values)
 
 
-def build_generator(config: Config) -> NCSNpp:
+def build_generator(config: Config) -> Generator:
     """A fresh generator for the space's shape; its initial weights follow from `config.seed`."""
-    values = dataclasses.asdict(config.generator)
-    values["attention_levels"] = _levels(values.pop("attention_resolutions"), config.latent_shape[1])
+    values, (channels, side, _) = dataclasses.asdict(config.generator), config.space_shape
     torch.manual_seed(mix(config.seed, "generator"))
-    return NCSNpp(channels=config.latent_shape[0], **values)
+    if isinstance(config.generator, UVitConfig):
+        return UVit(channels=channels, side=side, **values)
+    values["attention_levels"] = _levels(values.pop("attention_resolutions"), side)
+    return NCSNpp(channels=channels, **values)
 
 
 def _levels(resolutions: list[int], resolution: int) -> tuple[int, ...]:
@@ -71,7 +82,7 @@ def _levels(resolutions: list[int], resolution: int) -> tuple[int, ...]:
 
 
 def save_model(
-    folder: str | Path, config: Config, space: LatentSpace, generator: nn.Module, dtype: torch.dtype = torch.float32
+    folder: str | Path, config: Config, space: Space, generator: nn.Module, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a model folder, `config.json` last; `dtype` float16 halves its size.
 
@@ -79,13 +90,14 @@ def save_model(
         UserError: the folder cannot be made or written.
     """
     folder = ensure_folder(folder)
-    for name, module in (("autoencoder", space), ("generator", generator)):
-        save_weights(module, folder / f"{name}.safetensors", dtype)
+    if isinstance(space, LatentSpace):
+        save_weights(space, folder / "autoencoder.safetensors", dtype)
+    save_weights(generator, folder / "generator.safetensors", dtype)
     with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
+def load_model(folder: str | Path) -> tuple[Config, Space, Generator]:
     """Read a model folder, a run folder (its `model`), or a model that ships with the package, by name.
 
     Networks come in float32 and evaluation mode.
@@ -104,10 +116,17 @@ def load_model(folder: str | Path) -> tuple[Config, LatentSpace, NCSNpp]:
 
 
 def load_space(folder: str | Path) -> tuple[Config, LatentSpace]:
-    """The space of a model folder or of a run that has trained its autoencoder; arguments and errors as above."""
+    """The latent space of a model folder or of a run that has trained its autoencoder; arguments and errors as above.
+
+    Raises:
+        UserError: also where the model's space is no latent one.
+    """
     folder = _folder(folder)
     run = folder / "config.yaml"
-    return _config_and_space(folder, run if run.exists() else folder / "config.json")
+    config, space = _config_and_space(folder, run if run.exists() else folder / "config.json")
+    if not isinstance(space, LatentSpace):
+        raise UserError(f"the model '{folder}' has no autoencoder, it draws {config.space}: give one of a latent space")
+    return config, space
 
 
 def is_ours(folder: str | Path) -> bool:
@@ -115,7 +134,7 @@ def is_ours(folder: str | Path) -> bool:
     path = Path(folder)
     if not path.exists():
         return (SHIPPED / str(folder)).is_dir()
-    return (path / "config.yaml").exists() or (path / "autoencoder.safetensors").exists()
+    return (path / "config.yaml").exists() or (path / "generator.safetensors").exists()
 
 
 def _folder(folder: str | Path) -> Path:
@@ -128,7 +147,7 @@ def _folder(folder: str | Path) -> Path:
     return folder
 
 
-def _config_and_space(folder: Path, file: Path) -> tuple[Config, LatentSpace]:
+def _config_and_space(folder: Path, file: Path) -> tuple[Config, Space]:
     if file.suffix == ".yaml":
         config = load_yaml(file)
     else:
@@ -139,7 +158,8 @@ def _config_and_space(folder: Path, file: Path) -> tuple[Config, LatentSpace]:
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
             raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
     space = build_space(config)
-    load_weights(space, folder / "autoencoder.safetensors")
+    if isinstance(space, LatentSpace):
+        load_weights(space, folder / "autoencoder.safetensors")
     space.eval().requires_grad_(False)
     return config, space
 

@@ -13,11 +13,10 @@ from lddgan.data.latents import to_uint8
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
-from lddgan.models import load_model, save_model
-from lddgan.networks.ncsnpp import NCSNpp
+from lddgan.models import Generator, load_model, save_model
 from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
-from lddgan.spaces.latent import LatentSpace
+from lddgan.spaces.space import Space
 
 
 class Pipeline:
@@ -27,7 +26,7 @@ class Pipeline:
     one level of rounding.
     """
 
-    def __init__(self, config: Config, space: LatentSpace, generator: NCSNpp, device: str = "auto") -> None:
+    def __init__(self, config: Config, space: Space, generator: Generator, device: str = "auto") -> None:
         self.config, self.device = config, resolve_device(device)
         self.space = space.to(self.device).to(memory_format=torch.channels_last).eval()
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last).eval()
@@ -85,7 +84,7 @@ class Pipeline:
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
         latent_dim = self.config.generator.latent_dim
-        shape, num_steps = self.config.latent_shape, self.schedule.num_steps
+        shape, num_steps = self.config.space_shape, self.schedule.num_steps
         x_0 = sample(
             self.generator, self.schedule, *image_draws(seed, indices, shape, latent_dim, num_steps, self.device)
         )

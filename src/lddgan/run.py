@@ -2,7 +2,9 @@
 
 config.yaml  init/ (weights it starts from)  checkpoints/  curves/  curves.png  tensorboard/
 reconstructions.png  reconstructions-slim.png  autoencoder.safetensors  cache/  samples/  samples.png
-model/ (the last EMA generator)  best/ (the one with the smallest FD[latent])
+model/ (the last EMA generator)  best/ (the one with the smallest Frechet distance to the training set)
+
+A run in another than a latent space has no autoencoder, no reconstructions and no cache.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from lddgan.autoencoder.model import Autoencoder
 from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
 from lddgan.config import STAGES, Config, identity, load_yaml, save_yaml
-from lddgan.data.latents import cached_latents, to_uint8, weights_hash
+from lddgan.data.latents import OnTheFly, TrainingSet, cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
 from lddgan.gan.train import Reporting, train_gan
@@ -32,6 +34,7 @@ from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
 from lddgan.spaces.latent import LatentSpace
+from lddgan.spaces.space import Space
 
 
 def start_run(
@@ -58,7 +61,7 @@ def start_run(
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
     images = load_images(config, skip_broken)
-    if config.stages != ("gan",):
+    if config.stage1 is not None and config.stages != ("gan",):
         perceptual_of(config.stage1, "cpu")
     ensure_folder(folder)
     for name, module in parts.items():
@@ -98,7 +101,7 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
         if part.skipped:
             tqdm.write(f"left out {len(part.skipped)} broken images of the {split} split, first {part.skipped[0]}")
         sets.append(part)
-    least = least_images(config.latent_shape[0])
+    least = least_images(config.space_shape[0])
     if len(sets[0]) < least:
         raise UserError(f"'{config.data}' holds {len(sets[0])} training images, too few: give at least {least}")
     return sets[0], sets[1]
@@ -109,9 +112,11 @@ def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
     theirs, space, generator = load_model(init)
     ours = identity(config)
     for name, value in identity(theirs).items():
-        if name.split(".")[0] in ("autoencoder", "generator") or name == "images.channels":
+        if name.split(".")[0] in ("space", "autoencoder", "generator") or name == "images.channels":
             if value != ours.get(name, value):
                 raise UserError(f"the model '{init}' has {name} {value}, not {ours[name]}: set --{name} '{value}'")
+    if not isinstance(space, LatentSpace):
+        return {"generator": generator}
     parts: dict[str, nn.Module] = {"autoencoder": space.autoencoder, "generator": generator}
     if space.slim_decoder is not None and theirs.slim_decoder == config.slim_decoder:
         parts["slim_decoder"] = space.slim_decoder
@@ -122,7 +127,7 @@ def _require_sources(config: Config, parts: Mapping[str, nn.Module]) -> None:
     """Every network that a later stage builds on is trained before it or given."""
     last = STAGES.index(config.stages[-1])
     for stage, part in (("autoencoder", "autoencoder"), ("decoder", "slim_decoder")):
-        wanted = part == "autoencoder" or config.slim_decoder is not None
+        wanted = (config.autoencoder if part == "autoencoder" else config.slim_decoder) is not None
         if wanted and last > STAGES.index(stage) and stage not in config.stages and part not in parts:
             raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
 
@@ -135,12 +140,12 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
     given = _load_init(folder / "init", space, generator)
     try:
         if "autoencoder" in config.stages:
-            assert isinstance(space.autoencoder, Autoencoder)
+            assert isinstance(space, LatentSpace) and isinstance(space.autoencoder, Autoencoder)
             train_autoencoder(config, space.autoencoder, train, held_out, folder, device, "autoencoder" in given)
         if config.stages == ("autoencoder",):
             save_weights(space, folder / "autoencoder.safetensors")
         else:
-            _train_on_latents(config, folder, space, generator, given, images, device)
+            _train_in_space(config, folder, space, generator, given, images, device)
     except RunStopped as stop:
         how = f"; go on with: lddgan train --resume {folder}" if stop.resumable else ""
         raise RunStopped(f"{stop}{how}", stop.exit_code) from stop
@@ -158,14 +163,31 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _train_on_latents(
-    config: Config, folder: Path, space: LatentSpace, generator: nn.Module, given: set[str],
+def _train_in_space(
+    config: Config, folder: Path, space: Space, generator: nn.Module, given: set[str],
     images: tuple[ImageSet, ImageSet], device: torch.device,
 ) -> None:  # fmt: skip
-    """Every stage after the autoencoder's, on its latents."""
+    """Every stage after the autoencoder's."""
+    space.to(device)
+    if isinstance(space, LatentSpace):
+        data: TrainingSet = _latents(config, folder, space, given, images, device)
+        normalise = space.normalise
+    else:
+        data, normalise = OnTheFly(images[0], space, config.images.flips), nn.Identity()
+    reporting = _reporting(config, folder, space)
+    if "gan" in config.stages:
+        train_gan(config, generator, data, lambda raw: normalise(raw.to(device)), folder, device, reporting)
+    elif "generator" in given:
+        reporting.keep(generator, "model")
+
+
+def _latents(
+    config: Config, folder: Path, space: LatentSpace, given: set[str], images: tuple[ImageSet, ImageSet],
+    device: torch.device,
+) -> TrainingSet:  # fmt: skip
+    """The latents of the training images; trains the slim decoder on them where it is to be, and stores the space."""
     train, held_out = images
     space.autoencoder.eval().requires_grad_(False)
-    space.to(device)
     latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
     space.set_statistics(latents.mean, space.channel_scale(latents.std))
     if "decoder" in config.stages and space.slim_decoder is not None:
@@ -173,16 +195,14 @@ def _train_on_latents(
         train_slim_decoder(config, space, latents, train, held_out, folder, device, initialised)
     space.eval().requires_grad_(False)
     save_weights(space, folder / "autoencoder.safetensors")
-    reporting = _reporting(config, folder, space)
-    if "gan" in config.stages:
-        train_gan(config, generator, latents, lambda raw: space.normalise(raw.to(device)), folder, device, reporting)
-    elif "generator" in given:
-        reporting.keep(generator, "model")
+    return latents
 
 
-def _load_init(folder: Path, space: LatentSpace, generator: nn.Module) -> set[str]:
+def _load_init(folder: Path, space: Space, generator: nn.Module) -> set[str]:
     """Load what a run starts from; the names of the networks that were there."""
-    modules = {"autoencoder": space.autoencoder, "slim_decoder": space.slim_decoder, "generator": generator}
+    modules: dict[str, nn.Module | None] = {"generator": generator}
+    if isinstance(space, LatentSpace):
+        modules |= {"autoencoder": space.autoencoder, "slim_decoder": space.slim_decoder}
     found = set()
     for name, module in modules.items():
         if module is not None and (folder / f"{name}.safetensors").exists():
@@ -191,7 +211,7 @@ def _load_init(folder: Path, space: LatentSpace, generator: nn.Module) -> set[st
     return found
 
 
-def _reporting(config: Config, folder: Path, space: LatentSpace) -> Reporting:
+def _reporting(config: Config, folder: Path, space: Space) -> Reporting:
     def show(x_0: Tensor, step: int) -> None:
         with torch.inference_mode():
             images = to_uint8(torch.cat([space.decode(part) for part in x_0.split(64)])).cpu().numpy()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from lddgan.autoencoder.perceptual import KINDS, PerceptualLoss, load_perceptual
-from lddgan.config import Perceptual
+from lddgan.config_parts import Perceptual
 from lddgan.errors import UserError
 from lddgan.metrics.features import IMAGENET
 

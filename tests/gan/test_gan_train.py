@@ -10,7 +10,7 @@ import torch
 from tiny import STEPS, tiny_config
 
 from lddgan.data.latents import Latents
-from lddgan.gan.evaluate import LatentEvaluation
+from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.metrics.frechet import frechet_distance, gaussian_statistics
@@ -82,7 +82,7 @@ def test_pooled_features_are_means_and_deviations_of_cells():
 @pytest.mark.parametrize(("count", "cells"), [(8, 1), (31, 1), (32, 2), (500, 2)])
 def test_latent_frechet_against_direct_computation(count, cells):
     data = latents(count)
-    evaluation = LatentEvaluation(data, lambda raw: 2 * raw)
+    evaluation = SampleEvaluation(data, lambda raw: 2 * raw)
     x_0 = torch.randn(50, 2, 4, 4)
     real = gaussian_statistics(pooled_features(2 * torch.from_numpy(data.array[0]), cells))
     expected = frechet_distance(real, gaussian_statistics(pooled_features(x_0, cells)))

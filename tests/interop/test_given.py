@@ -77,7 +77,7 @@ def test_an_autoencoder_of_diffusers_from_its_folder_to_samples(tmp_path, tiny_d
         ]
     )
     config, space, _ = load_model(run)
-    assert isinstance(config.autoencoder, DiffusersConfig) and config.latent_shape == (2, 4, 4)
+    assert isinstance(config.autoencoder, DiffusersConfig) and config.space_shape == (2, 4, 4)
     assert load_file(run / "model" / "autoencoder.safetensors")["std"].min() > 0
     pipe = Pipeline.from_pretrained(run, "cpu")
     slim = pipe(3)

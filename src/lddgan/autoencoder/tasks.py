@@ -35,7 +35,7 @@ def train_autoencoder(
         network: nn.Module, images: Tensor, indices: Tensor, flips: Tensor, random: torch.Generator
     ) -> TrainingPass:
         assert isinstance(network, Autoencoder)
-        noise = torch.randn(len(images), *config.latent_shape, generator=random)  # of a KL latent
+        noise = torch.randn(len(images), *config.space_shape, generator=random)  # of a KL latent
         return network.training_pass(images, noise.to(images.device))
 
     def prepare() -> None:
@@ -48,6 +48,7 @@ def train_autoencoder(
         held_out=HeldOut(held_out, lambda network, images: network(images), "reconstructions.png"),
         quantiser=autoencoder.decoder.quantiser,
     )  # fmt: skip
+    assert config.stage1 is not None
     train_reconstruction(config, config.stage1, task, train, folder, device, prepare)
 
 
@@ -61,7 +62,7 @@ def train_slim_decoder(
     errors as of `train_autoencoder`.
     """
     slim, decoder = config.slim_decoder, space.slim_decoder
-    if slim is None or decoder is None:
+    if slim is None or decoder is None or config.stage1 is None:
         raise ValueError("the config has no slim decoder to train")
     settings = dataclasses.replace(
         config.stage1, epochs=slim.epochs, learning_rate=slim.learning_rate,

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     lines = [
         f"{'':<18}{'parameters':>14}{'MACs an image':>16}",
         _line("generator", generator, cost["generator_macs_per_step"]) + f"  a step, of {steps}",
-        _line("decoder", decoder, cost["decoder_macs"]),
+        _line("decoder", decoder, cost["decoder_macs"]) + ("" if decoder else f"  none, it draws {config.space}"),
         _line("whole sample", generator + decoder, cost["sample_macs"]),
     ]
     if "slim_decoder_params" in cost:
@@ -37,8 +37,9 @@ def main(arguments: list[str]) -> None:
             _line("slim decoder", slim, cost["slim_decoder_macs"]),
             _line("whole sample, slim", generator + slim, cost["slim_sample_macs"]) + "  what is drawn with",
         ]
+    if cost["encoder_params"]:
+        lines.append(_line("encoder", cost["encoder_params"], cost["encoder_macs"]) + "  not used to draw")
     lines += [
-        _line("encoder", cost["encoder_params"], cost["encoder_macs"]) + "  not used to draw",
         "",
         f"memory            {cost['memory_bytes_batch_1'] / 2**30:.3f} GiB for one image, "
         f"{cost[f'memory_bytes_batch_{BATCH}'] / 2**30:.3f} GiB for {BATCH} at once",

@@ -19,14 +19,15 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps({name: {"summary": summaries[name], **costs[name]} for name in RECIPES}))
         return
-    print(f"{'recipe':<16} {'image':>11} {'latent':>10} {'parameters':>11} {'MACs/image':>11}  what it is")
+    print(f"{'recipe':<25} {'image':>11} {'diffused':>10} {'parameters':>11} {'MACs/image':>11}  what it is")
     for name, config in configs.items():
         image = "x".join(map(str, (config.images.resolution, config.images.resolution, config.images.channels)))
-        channels, height, width = config.latent_shape
+        channels, height, width = config.space_shape
         parameters = costs[name]["generator_params"] + costs[name]["decoder_params"]
         print(
-            f"{name:<16} {image:>11} {f'{height}x{width}x{channels}':>10} {parameters / 1e6:>9.2f} M "
+            f"{name:<25} {image:>11} {f'{height}x{width}x{channels}':>10} {parameters / 1e6:>9.2f} M "
             f"{costs[name]['sample_macs'] / 1e9:>9.2f} G  {summaries[name]}"
         )
-    print(f"{'folder':<16} {'from data':>11} {'':>10} {'':>11} {'':>11}  your own images: sizes follow from the data")
-    print("\nParameters: generator and decoder. MACs: all steps and the decoder, for one image.")
+    print(f"{'folder':<25} {'from data':>11} {'':>10} {'':>11} {'':>11}  your own images: sizes follow from the data")
+    print("\nDiffused: the size of what the diffusion runs on. Parameters: generator and decoder.")
+    print("MACs: all steps and the decoder, for one image.")

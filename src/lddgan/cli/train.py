@@ -11,7 +11,7 @@ import yaml
 
 from lddgan import recipes
 from lddgan.cli.main import Parser
-from lddgan.config import STAGES, Config, dump_yaml, field_names, from_dict, load_yaml, to_dict
+from lddgan.config import STAGES, Config, dump_yaml, field_names, load_yaml, with_fields
 from lddgan.data.prepare import describe
 from lddgan.errors import UserError
 from lddgan.run import resume_run, start_run
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("lddgan train: name a recipe or a config.yaml, or --resume a run; see lddgan recipes")
     config, given = resolve(options.target, options.data, rest), {}
     if options.stage:
-        config = dataclasses.replace(config, stages=(options.stage,))
+        config = with_fields(config, {"stages": [options.stage]})
     if options.autoencoder:
         from lddgan.interop.given import given_autoencoder
 
@@ -96,16 +96,7 @@ def resolve(target: str, data: str | None, overrides: list[str]) -> Config:
         config = recipes.recipe(target)
     if data:
         config = dataclasses.replace(config, data=data)
-    tree = to_dict(config)
-    for name, value in values.items():
-        branch = tree
-        *groups, leaf = name.split(".")
-        for group in groups:
-            branch = branch.setdefault(group, {})
-            if not isinstance(branch, dict):
-                raise UserError(f"there is no field '{name}': see lddgan train {target} --dry-run")
-        branch[leaf] = value
-    return from_dict(tree, "the config")
+    return with_fields(config, values)
 
 
 def _parse_overrides(arguments: list[str]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Every image through the encoder once: a memory-mapped cache, so that stage 2 never touches the encoder."""
+"""Training sets of x_0. A latent one is a memory-mapped cache, so that stage 2 never touches the encoder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from lddgan.data.prepare import ImageSet
 from lddgan.runtime.files import atomic_write
 from lddgan.spaces.latent import LatentSpace
+from lddgan.spaces.space import Space
 
 ENCODE_BATCH = 250
 
@@ -37,6 +39,49 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+class TrainingSet(Protocol):
+    """What stage 2 draws its batches from.
+
+    Attributes:
+        hash: of everything that the values hang on.
+    """
+
+    hash: str
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one."""
+        ...
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Those at `indices [B]`, `[B, Z, r, r]`; where there are mirror images, `generator` draws which of the two."""
+        ...
+
+
+class OnTheFly:
+    """A set in a space whose encoding costs less than reading a cache of it would."""
+
+    def __init__(self, images: ImageSet, space: Space, flips: bool) -> None:
+        self.images, self.space, self.flips = images, space, flips
+        self.hash = hashlib.sha256(f"{type(space).__name__} {images.hash} {flips}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.batch(torch.zeros(1, dtype=torch.long)).shape[1:]
+        return channels, height, width
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        flips = None
+        if generator is not None and self.flips:
+            flips = torch.randint(2, (len(indices),), generator=generator).bool()
+        return self.space.encode(to_unit_range(self.images.batch(indices, flips)))
+
+
 class Latents:
     """The latents of a set, and of its mirror images where flips are on.
 
@@ -51,6 +96,11 @@ class Latents:
 
     def __len__(self) -> int:
         return self.array.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.array.shape[2:]
+        return channels, height, width
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Raw latents `[B, Z, r, r]`; where mirror images are there, `generator` draws which of the two."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lddgan.gan.evaluate import LatentScores
+from lddgan.gan.evaluate import SampleScores
 from lddgan.runtime.warnings import Warnings
 
 BLIND_GAP = 0.05
@@ -36,7 +36,7 @@ class Health(Warnings):
             ),
         ]
 
-    def of_scores(self, scores: LatentScores) -> list[str]:
+    def of_scores(self, scores: SampleScores) -> list[str]:
         """Warnings from an evaluation."""
         return [
             *self.say(

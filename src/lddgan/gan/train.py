@@ -1,4 +1,4 @@
-"""Stage 2: train the diffusion GAN on cached latents. One loop, read from top to bottom."""
+"""Stage 2: train the diffusion GAN on a set of x_0. One loop, read from top to bottom."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lddgan.config import Config, identity
-from lddgan.data.latents import Latents
+from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import RunStopped
-from lddgan.gan.evaluate import LatentEvaluation
+from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
@@ -44,7 +44,7 @@ class Reporting:
 def train_gan(
     config: Config,
     generator: nn.Module,
-    latents: Latents,
+    data: TrainingSet,
     normalise: Callable[[Tensor], Tensor],
     folder: Path,
     device: torch.device,
@@ -53,13 +53,14 @@ def train_gan(
     """Train `generator` in place, from the run folder's checkpoint where there is one.
 
     Args:
-        normalise: raw latents to x_0 of unit scale on `device` (the space's map).
+        data: what x_0 is drawn from.
+        normalise: from a batch of it to x_0 on `device`; raw latents come to unit scale.
         folder: the run folder; takes `checkpoints/stage2.pt` and curves.
 
     Raises:
         RunStopped: interrupted (saved first), not finite, or the disk is full.
     """
-    settings, shape, latent_dim = config.stage2, config.latent_shape, config.generator.latent_dim
+    settings, shape, latent_dim = config.stage2, config.space_shape, config.generator.latent_dim
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
@@ -69,18 +70,18 @@ def train_gan(
     optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9))
     ema, best = Ema(generator, settings.ema_decay), Best()
     checkpoint = Checkpoint(
-        folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": latents.hash},
+        folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": data.hash},
         generator=generator, discriminator=discriminator,
         optimizer_g=optimizer_g, optimizer_d=optimizer_d, ema=ema, best=best,
     )  # fmt: skip
 
-    order = BatchOrder(len(latents), settings.batch, mix(config.seed, "stage2"))
-    total = max(1, settings.epochs * len(latents) // settings.batch)
+    order = BatchOrder(len(data), settings.batch, mix(config.seed, "stage2"))
+    total = max(1, settings.epochs * len(data) // settings.batch)
     start = checkpoint.load(device)
     if start >= total:
         reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
         return
-    evaluation, health = LatentEvaluation(latents, normalise), Health()
+    evaluation, health = SampleEvaluation(data, normalise), Health()
     progress = Progress(folder, "stage2", start, total, settings.batch)
     save_timer = Timer(config.checkpoint_seconds)
 
@@ -115,7 +116,7 @@ def train_gan(
                 "reconstruction": 1.0,
                 "weighted": weighted_learning(epoch / settings.epochs, settings.delta),
             }[settings.objective]
-            x_0 = normalise(latents.batch(order.indices(step), random))
+            x_0 = normalise(data.batch(order.indices(step), random))
 
             values = discriminator_phase(
                 generator, discriminator, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random),
@@ -140,14 +141,15 @@ def train_gan(
                 progress.record(
                     done,
                     {
-                        "FD[latent]": scores.frechet,
+                        f"FD[{config.space}]": scores.frechet,
                         "evaluation/recall": scores.recall,
                         "evaluation/deviation": scores.deviation,
                     },
                 )
                 standing = f"best {best.value:.3f} at step {best.step}"
                 progress.say(
-                    f"stage 2, step {done}: FD[latent] {scores.frechet:.3f} ({standing}), recall {scores.recall:.3f}"
+                    f"stage 2, step {done}: FD[{config.space}] {scores.frechet:.3f} ({standing}), "
+                    f"recall {scores.recall:.3f}"
                 )
                 for warning in health.of_scores(scores):
                     progress.say(f"stage 2, step {done}: {warning}")

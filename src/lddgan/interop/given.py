@@ -25,7 +25,9 @@ def given_autoencoder(name: str, config: Config) -> tuple[Config, nn.Module]:
     Raises:
         UserError: there is no such thing, it is damaged, or its channels or factor do not fit the images.
     """
-    part: AutoencoderConfig | DiffusersConfig
+    if config.autoencoder is None:
+        raise UserError(f"the recipe '{config.recipe}' has no autoencoder, it draws {config.space}: leave out '{name}'")
+    part: AutoencoderConfig | DiffusersConfig | None
     side = config.images.resolution
     if name.endswith(FILES):
         autoencoder, sizes = load_released_autoencoder(name)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lddgan.autoencoder.measure import HeldOut
 from lddgan.bench import bench
-from lddgan.config import Config, to_dict
+from lddgan.config import Config, to_dict, with_fields
 from lddgan.data.latents import to_uint8, to_unit_range, weights_hash
 from lddgan.data.prepare import ImageSet
 from lddgan.errors import RunStopped, UserError
@@ -98,7 +98,7 @@ class Plan:
         config = dataclasses.replace(recipe(self.kind.recipe), data=self.data)
         if not system.endswith(WITH_KL):
             return config
-        return dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, kind="kl"))
+        return with_fields(config, {"autoencoder.kind": "kl"})
 
 
 def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
@@ -286,6 +286,7 @@ def _measure_autoencoder(
     held_out = HeldOut(images[1], lambda network, images: network(images), "")
     scores["psnr"] = held_out.measure(autoencoder, None, device).psnr
     count, stage1 = len(images[0]), config.stage1
+    assert stage1 is not None
     steps = max(1, stage1.epochs * count // stage1.batch)
     training = {
         "epochs": stage1.epochs, "steps": steps, "images": count,

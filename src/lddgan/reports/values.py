@@ -84,7 +84,7 @@ def recipe_field(name: str, recipe_name: str) -> str:
 def discriminator_layers(config: Config) -> dict[str, str]:
     """The layers of the discriminator that a config builds, in the words of Table 9."""
     with torch.device("meta"):
-        network = Discriminator(channels=config.latent_shape[0], **dataclasses.asdict(config.discriminator))
+        network = Discriminator(channels=config.space_shape[0], **dataclasses.asdict(config.discriminator))
     layers = {"conv_in": f"1x1 conv2d, {network.conv_in.out_channels}"}
     for number, block in enumerate(network.blocks, 1):
         down = " down" if block.down else ""

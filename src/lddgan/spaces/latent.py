@@ -9,11 +9,12 @@ from lddgan.autoencoder.model import Autoencoder
 from lddgan.autoencoder.slim import SlimDecoder
 from lddgan.errors import UserError
 from lddgan.interop.diffusers import DiffusersAutoencoder
+from lddgan.spaces.space import Space
 
 DECODERS = ("slim", "full")
 
 
-class LatentSpace(nn.Module):
+class LatentSpace(Space):
     """Images to normalised latents and back, by the autoencoder's own ("full") or by a slim decoder.
 
     `x_0 = (encode(images) - mean) / std` per channel; mean and std are measured on the training set
@@ -31,6 +32,10 @@ class LatentSpace(nn.Module):
         self._decoder: str | None = None
         self.register_buffer("mean", torch.zeros(autoencoder.latent_channels))
         self.register_buffer("std", torch.ones(autoencoder.latent_channels))
+
+    def networks(self) -> dict[str, nn.Module]:
+        own: dict[str, nn.Module] = {"encoder": self.autoencoder.encoder, "decoder": self.autoencoder.decoder}
+        return own | ({} if self.slim_decoder is None else {"slim_decoder": self.slim_decoder})
 
     @property
     def decoder(self) -> str:
@@ -69,11 +74,9 @@ class LatentSpace(nn.Module):
         return (latent - self.mean[:, None, None]) / self.std[:, None, None]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images `[B, C, R, R]` in [-1, 1] to x_0 `[B, Z, r, r]`."""
         return self.normalise(self.autoencoder.encoder(images).float())
 
     def decode(self, x_0: Tensor) -> Tensor:
-        """x_0 `[B, Z, r, r]` to images `[B, C, R, R]`, about [-1, 1]."""
         if self.decoder == "slim":
             assert self.slim_decoder is not None
             return self.slim_decoder(x_0)

@@ -1,0 +1,98 @@
+"""Recipes for two CPU cores and images of one's own: the demo's digits, and any folder."""
+
+from __future__ import annotations
+
+from lddgan.config import (
+    AutoencoderConfig,
+    Config,
+    DiffusionConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    ImagesConfig,
+    SlimDecoderConfig,
+    Stage1Config,
+    Stage2Config,
+)
+from lddgan.errors import UserError
+
+
+def demo() -> Config:
+    """Real handwritten digits at 8x8, both stages in about three minutes on two CPU cores."""
+    return Config(
+        recipe="demo",
+        data="digits",
+        images=ImagesConfig(resolution=8, channels=1, flips=False),
+        autoencoder=AutoencoderConfig(latent_channels=4, width=32, multipliers=(1, 2), num_blocks=1),
+        stage1=Stage1Config(
+            epochs=25, batch=64, learning_rate=2e-3, cosine_decay=True, ema_decay=0.0,  # the decay settles them anyway
+            discriminator_width=16, discriminator_start=500, discriminator_weight=0.1, report_every=200,
+            precision="float32",
+        ),
+        generator=GeneratorConfig(
+            width=32, multipliers=(1, 2), num_blocks=1, latent_dim=32, mapping_width=64, mapping_depth=2
+        ),
+        discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=24, time_dim=64),
+        diffusion=DiffusionConfig(num_steps=8),
+        # In so few steps the discriminator goes blind (logits 0 for all) unless it learns faster than the generator,
+        # and without the full reconstruction loss to the end the generator then drifts.
+        stage2=Stage2Config(
+            epochs=50, batch=64, learning_rate_generator=1e-3, learning_rate_discriminator=2e-3, ema_decay=0.995,
+            r1_gamma=0.3, r1_every=8, objective="reconstruction", cosine_decay=True, report_every=400,
+            precision="float32",
+        ),
+        checkpoint_seconds=30.0,
+    )  # fmt: skip
+
+
+FOLDER_RESOLUTIONS = (16, 32, 64, 128, 256)
+FOLDER_IMAGES = {"autoencoder": 15_000, "decoder": 20_000, "gan": 120_000}
+"""Images that each stage of `folder` sees, however many the folder holds."""
+
+
+def folder(data: str, count: int, channels: int, short_side: int, resolution: int | None = None) -> Config:
+    """A set of your own: resolution, channels, factor and sizes follow from the images.
+
+    The factor is the largest up to 8 that leaves a latent of at least 8x8, where a generator draws fastest: beside a
+    linear shortcut the autoencoder keeps enough at any of them.
+
+    Args:
+        data: the path of the set, with `count` images of `channels` channels.
+        short_side: the median of the shorter sides in pixels; the resolution is the largest power of two within it.
+        resolution: overrides that choice; a multiple of 8.
+
+    Raises:
+        UserError: another resolution.
+    """
+    if resolution is None:
+        resolution = max((r for r in FOLDER_RESOLUTIONS if r <= short_side), default=FOLDER_RESOLUTIONS[0])
+    if resolution < 8 or resolution % 8:
+        raise UserError(f"images.resolution {resolution} is not a multiple of 8: choose another")
+    halvings = max((h for h in (2, 3) if resolution % (4 * 2**h) == 0 and resolution >= 8 * 2**h), default=1)
+    epochs = {stage: max(1, images // count) for stage, images in FOLDER_IMAGES.items()}
+    batch = 32
+    return Config(
+        recipe="folder",
+        data=data,
+        images=ImagesConfig(resolution=resolution, channels=channels, flips=True),  # type: ignore[arg-type]
+        autoencoder=AutoencoderConfig(
+            latent_channels=(channels + 1, 4 * channels, 8 * channels)[halvings - 1],
+            width=16, multipliers=(1, 2, 4, 4)[: halvings + 1], num_blocks=1, linear_shortcut=True,
+        ),
+        stage1=Stage1Config(
+            epochs=epochs["autoencoder"], batch=batch, learning_rate=1e-3, cosine_decay=True, ema_decay=0.99,
+            discriminator_width=32, discriminator_start=FOLDER_IMAGES["autoencoder"] // batch // 2,
+            discriminator_weight=0.1, report_every=250,
+        ),
+        generator=GeneratorConfig(
+            width=64, multipliers=(1, 2, 2) if resolution // 2**halvings % 16 == 0 else (1, 2), num_blocks=1,
+            latent_dim=50, mapping_width=128, mapping_depth=3,
+        ),
+        discriminator=DiscriminatorConfig(kind="small", num_layers=3, width=32, time_dim=128),
+        diffusion=DiffusionConfig(num_steps=4),
+        stage2=Stage2Config(
+            epochs=epochs["gan"], batch=64, learning_rate_generator=5e-4, learning_rate_discriminator=5e-4,
+            ema_decay=0.995, r1_gamma=2.0, r1_every=8, objective="reconstruction", cosine_decay=True,
+            report_every=400, precision="float32",
+        ),
+        slim_decoder=SlimDecoderConfig(width=24, num_blocks=2, epochs=epochs["decoder"], learning_rate=1e-3),
+    )  # fmt: skip
