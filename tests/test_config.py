@@ -6,7 +6,18 @@ import pytest
 import yaml
 from tiny import tiny_config
 
-from lddgan.config import dump_yaml, field_names, from_dict, identity, load_yaml, save_yaml, to_dict, validated
+from lddgan.config import (
+    UVitConfig,
+    dump_yaml,
+    field_names,
+    from_dict,
+    identity,
+    load_yaml,
+    save_yaml,
+    to_dict,
+    validated,
+    with_fields,
+)
 from lddgan.errors import UserError
 from lddgan.recipes import RECIPES
 
@@ -75,6 +86,35 @@ def test_bad_values(name, value, says):
     with pytest.raises(UserError, match=says) as caught:
         from_dict(changed(name, value), "'x.yaml'")
     assert str(caught.value).startswith("'x.yaml': ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"space": "pixels"}, "space pixels and autoencoder do not go together"),
+        ({"space": "latent", "autoencoder": None}, "space latent and autoencoder do not go together"),
+        ({"space": "pixels", "autoencoder": None}, "space pixels and stage1 do not go together"),
+        ({"space": "pixels", "autoencoder": None, "stage1": None, "slim_decoder": None}, "set stages to gan alone"),
+        ({"space": "waves"}, "space = 'waves' is not allowed"),
+        ({"generator": {"patch": 3, "embed_dim": 8, "depth": 3, "num_heads": 2, "latent_dim": 4}},
+         "x_0 of side 4 .* is no multiple of 3, as the generator asks: .*smaller generator.patch"),
+        ({"generator.multipliers": (1, 2, 2), "generator.resampling": "haar"}, "x_0 of side 4 .* no multiple of 8"),
+        ({"seed.x": 1}, "there is no field 'seed.x'"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_go_together(values, says):
+    with pytest.raises(UserError, match=says) as caught:
+        with_fields(tiny_config(), values)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_by_dotted_names():
+    config = with_fields(tiny_config(), {"stage2.epochs": 3, "generator": {**SIZES, "latent_dim": 9}})
+    assert config.stage2.epochs == 3 and config.generator == UVitConfig(**SIZES, latent_dim=9)
+    assert with_fields(config, {"stage2.epochs": 8, "generator": tiny_config().generator}) == tiny_config()
+
+
+SIZES = {"patch": 2, "embed_dim": 8, "depth": 3, "num_heads": 2}
 
 
 def test_missing_field_and_no_mapping():

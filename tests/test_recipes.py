@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lddgan.config import validated
+from lddgan.config import identity, validated
 from lddgan.errors import UserError
 from lddgan.estimate import model_cost
 from lddgan.recipes import RECIPES, folder, recipe
@@ -47,6 +47,70 @@ def test_cost_of_cifar10():
     assert cost["decoder_params"] == pytest.approx(8.63e6, rel=0.01)
     assert cost["decoder_macs"] == pytest.approx(3.61e9, rel=0.01)
     assert cost["sample_macs"] == 4 * cost["generator_macs_per_step"] + cost["decoder_macs"]
+
+
+# Table 2: parameters in millions, and GFLOP of one step of the generator.
+TABLE_2 = {
+    "cifar10-ddgan": (48.43, 7.05), "cifar10-wddgan": (33.37, 1.67),
+    "celebahq256-ddgan": (39.73, 70.82), "celebahq256-wddgan": (31.48, 28.54),
+    "lsun-church256-ddgan": (39.73, 70.82), "lsun-church256-wddgan": (31.48, 28.54),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_the_predecessors_have_the_sizes_of_table_2(name):
+    cost = model_cost(recipe(name))
+    parameters, flops = TABLE_2[name]
+    assert cost["generator_params"] / 1e6 == pytest.approx(parameters, abs=0.011)
+    assert cost["generator_macs_per_step"] / 1e9 == pytest.approx(flops, rel=0.005)
+    assert cost["decoder_params"] == cost["encoder_macs"] == 0
+
+
+# Published training of the predecessors: space, multipliers, resampling, kind and layers of D, T, lr G, lr D, EMA,
+# R1 gamma and interval, batch, epochs, objective.
+PREDECESSORS = {
+    "cifar10-ddgan": ((3, 32, 32), (1, 2, 2, 2), "fir", "small", 4, 4, 1.6e-4, 1.25e-4, 0.9999, 0.02, 15, 256, 1800),
+    "cifar10-wddgan": ((12, 16, 16), (1, 2, 2), "fir", "small", 3, 4, 1.6e-4, 1.25e-4, 0.9999, 0.02, 15, 256, 1800),
+    "celebahq256-ddgan": (
+        (3, 256, 256), (1, 1, 2, 2, 4, 4), "fir", "large", 6, 2, 2e-4, 1e-4, 0.9999, 2.0, 10, 32, 800
+    ),
+    "celebahq256-wddgan": (
+        (12, 128, 128), (1, 2, 2, 2, 4), "haar", "large", 5, 2, 2e-4, 1e-4, 0.9999, 2.0, 10, 32, 500
+    ),
+    "lsun-church256-ddgan": (
+        (3, 256, 256), (1, 1, 2, 2, 4, 4), "fir", "large", 6, 4, 1.6e-4, 1e-4, 0.999, 1.0, 10, 64, 500
+    ),
+    "lsun-church256-wddgan": (
+        (12, 128, 128), (1, 2, 2, 2, 4), "haar", "large", 5, 4, 1.6e-4, 1e-4, 0.999, 1.0, 10, 16, 500
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PREDECESSORS)
+def test_published_numbers_of_the_predecessors(name):
+    config = recipe(name)
+    generator, discriminator, stage2 = config.generator, config.discriminator, config.stage2
+    assert (
+        config.space_shape, generator.multipliers, generator.resampling, discriminator.kind, discriminator.num_layers,
+        config.diffusion.num_steps, stage2.learning_rate_generator, stage2.learning_rate_discriminator,
+        stage2.ema_decay, stage2.r1_gamma, stage2.r1_every, stage2.batch, stage2.epochs,
+    ) == PREDECESSORS[name]  # fmt: skip
+    assert (generator.latent_dim, generator.mapping_width, generator.num_blocks, generator.tanh) == (100, 256, 2, True)
+    assert (generator.width, generator.mapping_depth) == ((128, 4) if "cifar" in name else (64, 3))
+    assert generator.attention_resolutions == (() if name == "cifar10-wddgan" else (16,))
+    assert stage2.objective == ("reconstruction" if "wddgan" in name else "adversarial") and stage2.cosine_decay
+    assert (discriminator.width, discriminator.time_dim, config.images.flips) == (64, 256, True)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "mid", "large"])
+@pytest.mark.parametrize("base", ["cifar10", "cifar10-small"])
+def test_a_vit_differs_from_its_sibling_in_the_generator_alone(scale, base):
+    name = base.replace("cifar10", f"cifar10-uvit-{scale}")
+    ours, theirs = identity(recipe(name)), identity(recipe(base))
+    different = {field.split(".")[0] for field in ours.keys() | theirs.keys() if ours.get(field) != theirs.get(field)}
+    assert different <= {"recipe", "generator", "stage2"}
+    assert {field for field in ours if field.startswith("stage2") and ours[field] != theirs[field]} <= {"stage2.epochs"}
+    assert (recipe(name).space_shape[1] // recipe(name).generator.patch) ** 2 == 64  # tokens
 
 
 @pytest.mark.parametrize(

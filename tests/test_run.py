@@ -11,8 +11,20 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import STEPS, assert_same_bits, lively_model, make_images, make_sets, tiny_config, visible
+from tiny import (
+    SPACES,
+    STEPS,
+    assert_same_bits,
+    lively_model,
+    make_images,
+    make_sets,
+    spaced_config,
+    tensors,
+    tiny_config,
+    visible,
+)
 
+import lddgan.gan.train
 import lddgan.run
 from lddgan import Pipeline
 from lddgan.autoencoder.slim import SlimDecoder
@@ -271,3 +283,65 @@ def test_a_slim_decoder_left_out_must_be_given_too(tmp_path, tiny_data, finished
     given = {"autoencoder": load_space(finished_run)[1].autoencoder}
     with pytest.raises(UserError, match="the stage decoder is left out"):
         start_run(tiny_config(tiny_data, stages=("gan",)), tmp_path / "run", given=given, **HERE)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_run_without_an_autoencoder_is_resumed_to_the_same_bits(tiny_data, cache, tmp_path, monkeypatch, name):
+    config = spaced_config(name, tiny_data)
+    start_run(config, tmp_path / "whole", **HERE)
+    names = visible(tmp_path / "whole")
+    assert "model/generator.safetensors" in names and "samples.png" in names
+    assert not any("autoencoder" in name or "latents" in name or "stage1" in name for name in names)
+
+    monkeypatch.setattr(lddgan.gan.train, "interruptible", lambda: stopping_at(12))
+    with pytest.raises(RunStopped, match="stopped after step 12 of stage 2"):
+        start_run(config, tmp_path / "parts", **HERE)
+    monkeypatch.undo()
+    resume_run(tmp_path / "parts", **HERE)
+    whole, parts = (
+        tensors(torch.load(tmp_path / run / "checkpoints" / "stage2.pt", weights_only=True))
+        for run in ("whole", "parts")
+    )
+    assert_same_bits(whole, parts)
+    pipe = Pipeline.from_pretrained(tmp_path / "parts", "cpu")
+    assert pipe(3).shape == (3, 8, 8, 1) and (pipe(3)[1:] == pipe.draw([1, 2])).all()
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "curves" / "stage2.jsonl").read_text().splitlines()]
+    assert any(f"FD[{config.space}]" in row for row in rows)
+
+
+class stopping_at:
+    """In place of `interruptible`: a signal comes while step `number` is computed."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.asked = number, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    @property
+    def signal(self) -> int:
+        self.asked += 1  # once to save and once to stop, in every step
+        return 15 if self.asked >= self.number else 0
+
+
+@pytest.fixture(scope="module")
+def pixel_run(tiny_data, cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "pixels"
+    start_run(spaced_config("pixels", tiny_data), folder, **HERE)
+    return folder
+
+
+def test_a_model_without_an_autoencoder_is_fine_tuned_and_gives_none(pixel_run, tiny_data, cache, tmp_path):
+    config = spaced_config("pixels", tiny_data)
+    start_run(config, tmp_path / "tuned", **HERE, init=str(pixel_run))
+    assert (tmp_path / "tuned" / "init" / "generator.safetensors").exists()
+    with pytest.raises(UserError, match="has no autoencoder, it draws pixels: give one of a latent space"):
+        load_space(pixel_run)
+    with pytest.raises(UserError, match="has no autoencoder, it draws pixels: leave out"):
+        given_autoencoder(str(pixel_run), config)
+    with pytest.raises(UserError, match="has space pixels, not latent"):
+        start_run(tiny_config(tiny_data), tmp_path / "latent", **HERE, init=str(pixel_run))
+    assert not (tmp_path / "latent").exists()

@@ -20,6 +20,7 @@ from lddgan.config import (
     SlimDecoderConfig,
     Stage1Config,
     Stage2Config,
+    UVitConfig,
 )
 from lddgan.models import build_generator, build_space
 from lddgan.networks.ncsnpp import NCSNpp
@@ -70,6 +71,31 @@ def tiny_config(data: str | Path = "digits", **changes) -> Config:
         checkpoint_seconds=0.01,
     )
     return dataclasses.replace(config, **changes)
+
+
+SPACES = {
+    "pixels": {"space": "pixels"},
+    "wavelet": {
+        "space": "wavelet",
+        "generator": GeneratorConfig(
+            width=8, multipliers=(1,), num_blocks=1, latent_dim=4, mapping_width=8, mapping_depth=1, resampling="haar",
+            tanh=True,
+        ),
+    },
+    "vit": {
+        "space": "pixels",
+        "generator": UVitConfig(
+            patch=2, embed_dim=8, depth=3, num_heads=2, latent_dim=4, mapping_width=8, mapping_depth=1
+        ),
+    },
+}  # fmt: skip
+"""What `tiny_config` has otherwise in another space or with another generator; see `spaced_config`."""
+
+
+def spaced_config(name: str, data: str | Path, **changes) -> Config:
+    """`tiny_config` as `SPACES` says: without an autoencoder."""
+    none = {"autoencoder": None, "stage1": None, "slim_decoder": None, "stages": ("gan",)}
+    return tiny_config(data, **(none | SPACES[name] | changes))
 
 
 def make_sets(folder: Path, train: int = 39, test: int = 4) -> Path:

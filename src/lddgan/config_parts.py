@@ -203,7 +203,9 @@ class Stage2Config:
     """Training of the diffusion GAN (Table 10)."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    epochs: Count
+    epochs: Count | PositiveFloat
+    """A whole number, at whose epochs the rates and lambda fall, as published; or a fraction (1.25), over which they
+    fall at every step."""
     batch: Count
     learning_rate_generator: PositiveFloat
     learning_rate_discriminator: PositiveFloat

@@ -85,7 +85,7 @@ def estimate(config: Config, device_name: str) -> str:
     lines = ["what it costs"]
     for name, value in cost.items():
         lines.append(f"{name:<26} {value / 1e6:>12,.2f} M")
-    timed: list[tuple[str, int, int, tuple[float, int]]] = []
+    timed: list[tuple[str, float, int, tuple[float, int]]] = []
     space, image = build_space(config), (config.images.channels, config.images.resolution, config.images.resolution)
     if isinstance(space, LatentSpace) and config.stage1 is not None:
         stage1 = config.stage1
@@ -108,7 +108,7 @@ def estimate(config: Config, device_name: str) -> str:
         text = f"{name:<26} {seconds * 1e3:>12,.0f} ms a step of {batch}"
         text += f" (scaled from {share} images)" if share < batch else ""
         if count:
-            steps = max(1, epochs * count // batch)
+            steps = max(1, int(epochs * count) // batch)
             text += f", {steps:,} steps: {_duration(seconds * steps)}"
         lines.append(text)
     lines.append(f"measured on {describe(device)}" + ("" if count else "; no data at hand, so no number of steps"))

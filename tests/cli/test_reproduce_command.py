@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from row_files import made_up, save_made_up
 from safetensors.torch import load_file
-from tiny import tiny_config, visible
+from tiny import spaced_config, tiny_config, visible
 from torch import nn
 
 from lddgan import recipes
 from lddgan.cli import reproduce as command
 from lddgan.cli.main import run
+from lddgan.config import from_dict
 from lddgan.errors import RunStopped, UserError
+from lddgan.estimate import model_cost
 from lddgan.metrics.features import FeatureNetwork
 from lddgan.reports import experiments
 from lddgan.reports.experiments import SETS, Set, wanted
@@ -40,7 +42,7 @@ def tiny(tiny_data, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "load_features", lambda *arguments: network)
     monkeypatch.setitem(recipes.RECIPES, "demo", lambda: tiny_config(slim_decoder=None))
     monkeypatch.setitem(SETS["small"], "digits", Set("demo", 30, "train", trials=2))
-    monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps: 2 epochs
+    monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps
     monkeypatch.setattr(
         experiments, "bench", lambda pipe, trials: {"nfe": 3, "batch": 100, "trials": trials, "batch_seconds": 0.25}
     )
@@ -62,7 +64,7 @@ def test_end_to_end(tiny, tmp_path, capsys):
     for system in ("adversarial", "reconstruction", "weighted"):
         row = rows[system]
         assert row.config["stage2"]["objective"] == system and row.config["data"] == "digits"
-        assert row.training["epochs"] == 2 and row.training["steps"] == 9 and row.training["images"] == 39
+        assert row.training["epochs"] == 2.05 and row.training["steps"] == 9 and row.training["images"] == 39
         assert row.scores["score"] == "FD[quarters]" and row.scores["n_samples"] == 30
         assert row.speed and row.speed["batch_seconds"] == 0.25 and "threads" in row.hardware
     # one autoencoder for all
@@ -72,7 +74,7 @@ def test_end_to_end(tiny, tmp_path, capsys):
     for state in states[1:]:
         assert all(torch.equal(state[name], states[0][name]) for name in state)
     steps = json.loads((tmp_path / "out" / "steps.json").read_text())["digits"]
-    assert (steps["epochs"], steps["steps"], steps["minutes"], steps["training_images"]) == (2, 9, 15, 39)
+    assert (steps["epochs"], steps["steps"], steps["minutes"], steps["training_images"]) == (2.05, 9, 15, 39)
     lines = {line["Model"]: line for line in result["table6"]["rows"][:6] if line["Dataset"] == "digits"}
     assert (
         lines["AdvLoss"]["ours: Fréchet distance ↓"]
@@ -97,7 +99,7 @@ def test_finished_rows_are_not_run_again_even_where_the_runs_are_gone(tiny, tmp_
     assert not (tmp_path / "work").exists()
     run(["reproduce", "table3", *tiny, "--seed", "1"])
     rows = load_rows(tmp_path / "out" / "rows")
-    assert [row.seed for row in rows] == [0, 1] and rows[0].training["epochs"] == rows[1].training["epochs"] == 2
+    assert [row.seed for row in rows] == [0, 1] and rows[0].training["epochs"] == rows[1].training["epochs"] == 2.05
 
 
 def test_a_stopped_call_goes_on(tiny, tmp_path, monkeypatch):
@@ -162,7 +164,8 @@ def test_all_is_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "build_table", lambda name, rows, scale: made_sheet())
     monkeypatch.setattr(command, "build_figure", lambda name, *rest: (made_sheet(), []))
     result = reproduce_json(capsys, "all", "table3", "--out", str(tmp_path))
-    assert set(result) - {"scale", "rows"} == {f"table{i}" for i in range(1, 13)} | {f"fig{i}" for i in range(2, 8)}
+    names = [*(f"table{i}" for i in range(1, 13)), *(f"fig{i}" for i in range(2, 8)), "family"]
+    assert set(result) - {"scale", "rows"} == set(names)
 
 
 def made_sheet():
@@ -173,8 +176,12 @@ def made_sheet():
 
 def test_what_is_run_for_what():
     assert wanted(["table2", "table8", "fig2"], "small") == []
-    assert wanted(["table3"], "small") == [("cifar10", "weighted"), ("digits", "weighted")]
-    assert wanted(["table3", "fig3", "table12"], "paper") == [("cifar10", "weighted")]
+    predecessors, vits = ["ddgan", "wddgan"], ["uvit-tiny", "uvit-mid", "uvit-large"]
+    cifar10 = [("cifar10", system) for system in ("weighted", *predecessors)]
+    assert wanted(["table3"], "small") == [*cifar10, ("digits", "weighted")]
+    assert wanted(["table3", "fig3"], "paper") == cifar10
+    assert wanted(["table12"], "paper") == [("cifar10", system) for system in ("weighted", *vits)]
+    assert wanted(["family"], "small")[:4] == [*cifar10, ("cifar10", "uvit-tiny")]
     assert wanted(["table6"], "paper")[:3] == [
         ("cifar10", "adversarial"),
         ("cifar10", "reconstruction"),
@@ -182,19 +189,20 @@ def test_what_is_run_for_what():
     ]
     systems = ["autoencoder", "autoencoder-kl", "weighted", "weighted-kl"]
     assert wanted(["table7"], "small") == [(name, system) for name in ("cifar10", "digits") for system in systems]
-    assert wanted(["table5", "fig7"], "paper") == [("lsun-church256", "weighted")]
+    church = [("lsun-church256", system) for system in ("weighted", *predecessors)]
+    assert wanted(["table5", "fig7"], "paper") == church
     assert wanted(["table4", "table5", "fig5", "fig6"], "small") == []
 
 
-def test_epochs_are_rounded_down_and_at_least_one(tiny, tmp_path, monkeypatch):
+def test_epochs_are_rounded_down_to_hundredths(tiny, tmp_path, monkeypatch):
     plan = experiments.Plan("small", "digits", "digits", 0, tmp_path, tmp_path, None, "cpu")  # type: ignore[arg-type]
-    for seconds, epochs in ((1.0, 184), (0.1, 1846), (1e6, 1)):  # 900 s, 39 / 8 steps an epoch
+    for seconds, epochs in ((1.0, 184.61), (0.1, 1846.15), (700.0, 0.26), (1e6, 0.01)):  # 900 s, 39 / 8 steps an epoch
         monkeypatch.setattr(experiments, "time_stage2", lambda *arguments, s=seconds: (s, 8))
         (tmp_path / "steps.json").unlink(missing_ok=True)
-        assert experiments.fixed_epochs(plan, 39) == epochs
+        assert experiments.fixed_epochs(plan, "weighted", 39) == epochs
     (tmp_path / "steps.json").write_text("{")
     with pytest.raises(UserError, match=r"steps\.json' is damaged"):
-        experiments.fixed_epochs(plan, 39)
+        experiments.fixed_epochs(plan, "weighted", 39)
 
 
 def test_the_papers_scale_trains_the_recipes_as_they_are(tmp_path):
@@ -251,3 +259,23 @@ def test_a_kl_penalty_has_an_autoencoder_of_its_own(tiny, tmp_path, capsys):
     assert kinds == {"autoencoder": "free", "autoencoder-kl": "kl", "weighted": "free", "weighted-kl": "kl"}
     assert rows["weighted-kl"].config["stage2"]["objective"] == "weighted"
     assert len(list((tmp_path / "work").glob("*/checkpoints/stage1.pt"))) == 2
+
+
+def test_the_family_trains_for_as_long_without_an_autoencoder_where_it_has_none(tiny, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "tiny-wavelets", lambda: spaced_config("wavelet", tiny_data))
+    monkeypatch.setitem(SETS["small"], "cifar10", Set("demo", 30, trials=2, family={"wddgan": "tiny-wavelets"}))
+    monkeypatch.setattr(
+        experiments, "time_stage2", lambda config, *rest: (15 * 60 / (20.0 + 10 * (config.autoencoder is None)), 8)
+    )
+    arguments = [argument.replace("digits=", "cifar10=") for argument in tiny]
+    run(["reproduce", "table3", *arguments])
+    rows = {row.what.system: row for row in load_rows(tmp_path / "out" / "rows")}
+    assert set(rows) == {"weighted", "wddgan"}
+    assert (rows["weighted"].training["steps"], rows["wddgan"].training["steps"]) == (19, 29)
+    assert rows["wddgan"].config["space"] == "wavelet" and rows["wddgan"].config["autoencoder"] is None
+    assert rows["wddgan"].config["stage2"]["objective"] == "weighted"  # that of its recipe
+    assert set(json.loads((tmp_path / "out" / "steps.json").read_text())) == {"cifar10", "cifar10, wddgan"}
+    line = next(line for line in (tmp_path / "out/small/table3.csv").read_text().splitlines() if "WDGAN" in line)
+    cost = model_cost(from_dict(rows["wddgan"].config, "row"))
+    assert f"FD[quarters] {rows['wddgan'].scores['frechet_distance']:.2f}" in line
+    assert f"{cost['generator_params'] / 1e6:.2f}" in line and f"{cost['sample_macs'] / 1e9:.3f}G" in line

@@ -9,9 +9,11 @@ import torch
 from tiny import tiny_config, visible
 
 import lddgan.data.latents as module
-from lddgan.data.latents import Latents, cached_latents, to_uint8, to_unit_range, weights_hash
+from lddgan.data.latents import Latents, OnTheFly, cached_latents, to_uint8, to_unit_range, weights_hash
 from lddgan.data.prepare import ImageSet
 from lddgan.models import build_space
+from lddgan.spaces.pixels import PixelSpace
+from lddgan.spaces.wavelet import WaveletSpace
 
 CPU = torch.device("cpu")
 
@@ -131,3 +133,19 @@ def test_weights_hash_sees_values_and_names():
     assert weights_hash(one) != weights_hash(two)
     two.load_state_dict(one.state_dict())
     assert weights_hash(one) == weights_hash(two)
+
+
+def test_a_set_without_a_cache_draws_the_same_mirror_images_as_one_with(tmp_path, space, images):
+    """Haar bands of images, some of them mirrored by the draws that a cache of latents would be read with."""
+    bands, latents = OnTheFly(images, WaveletSpace(), True), cached_latents(tmp_path, space, images, True, CPU)
+    indices = torch.tensor([3, 0, 10, 3])
+    drawn = bands.batch(indices, torch.Generator().manual_seed(5))
+    mirrored = torch.randint(2, (4,), generator=torch.Generator().manual_seed(5)).bool()
+    assert 0 < int(mirrored.sum()) < 4
+    torch.testing.assert_close(drawn, WaveletSpace().encode(to_unit_range(images.batch(indices, mirrored))))
+    raw = latents.batch(indices, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(raw, latents.at(indices, mirrored), rtol=0, atol=0)
+    assert torch.equal(bands.batch(indices), WaveletSpace().encode(to_unit_range(images.batch(indices))))
+    assert (len(bands), bands.shape) == (11, (4, 4, 4)) and latents.shape == (2, 4, 4)
+    hashes = {OnTheFly(images, kind(), flips).hash for kind in (WaveletSpace, PixelSpace) for flips in (True, False)}
+    assert len(hashes) == 4

@@ -57,6 +57,13 @@ def test_the_three_objectives_weigh_the_reconstruction(tmp_path, monkeypatch, ob
     assert [name for name, _ in kept] == ["best", "model"]
 
 
+def test_a_fraction_of_epochs_lets_rates_and_lambda_fall_at_every_step(tmp_path, monkeypatch):
+    rows, _, _ = train(tmp_path, monkeypatch, objective="weighted", epochs=1.85, report_every=100)
+    weights = [row["lambda"] for row in rows if "lambda" in row]
+    assert len(weights) == 9 == int(1.85 * 39) // 8
+    assert weights == pytest.approx([weighted_learning(step / 9, 6.0) for step in range(9)])
+
+
 def test_penalty_is_lazy_and_rates_decay_by_epoch(tmp_path, monkeypatch):
     rows, shown, _ = train(tmp_path, monkeypatch)
     assert [row["step"] - 1 for row in rows if "r1" in row] == list(range(0, STEPS, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import keyword
 import sys
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "sample": "draw images from a model",
     "evaluate": "score a model's samples, or any set of images, against a reference set",
     "cost": "parameters, multiply-accumulates and memory of a model or recipe",
+    "import": "turn a released checkpoint of DDGAN, WDDGAN or LDDGAN into a model",
     "report": "one self-contained page about a run",
     "bench": "how fast a model draws, by the protocol of the paper",
     "reproduce": "the paper's tables and figures, ours beside theirs",
@@ -40,7 +42,8 @@ def run(arguments: list[str]) -> None:
     )  # fmt: skip
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = parser.parse_args(arguments[:1]).command
-    importlib.import_module(f"lddgan.cli.{command}").main(arguments[1:])
+    module = command + "_" * keyword.iskeyword(command)
+    importlib.import_module(f"lddgan.cli.{module}").main(arguments[1:])
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ FEATURES = {"small": "efficientnet-lite0", "paper": "inception"}
 
 def main(arguments: list[str]) -> None:
     parser = Parser(prog="lddgan reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="table1 to table12, fig2 to fig7, or all")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="table1 to table12, fig2 to fig7, family, or all")
     parser.add_argument("--scale", default="small", choices=tuple(SETS), help="two CPU cores, or the paper's recipes")
     parser.add_argument("--run", action="store_true", help="first train and measure the rows that are missing")
     parser.add_argument(
@@ -111,6 +111,6 @@ def _chosen(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in (*NAMES, "all"):
             close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "choose table1 to table12, fig2 to fig7, or all"
+            hint = f"did you mean '{close[0]}'?" if close else "choose table1 to table12, fig2 to fig7, family, or all"
             raise UserError(f"there is no '{name}' in the paper to reproduce: {hint}")
     return list(NAMES) if "all" in names else list(dict.fromkeys(names))

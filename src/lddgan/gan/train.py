@@ -76,7 +76,7 @@ def train_gan(
     )  # fmt: skip
 
     order = BatchOrder(len(data), settings.batch, mix(config.seed, "stage2"))
-    total = max(1, settings.epochs * len(data) // settings.batch)
+    total = max(1, int(settings.epochs * len(data)) // settings.batch)
     start = checkpoint.load(device)
     if start >= total:
         reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
@@ -104,17 +104,17 @@ def train_gan(
     with contextlib.closing(progress), interruptible() as interruption:
         for step in range(start, total):
             random = step_generator(config.seed, "stage2", step)
-            epoch = order.epoch(step)
+            done_share = order.epoch(step) / settings.epochs if isinstance(settings.epochs, int) else step / total
             if settings.cosine_decay:
                 for optimizer, rate in (
                     (optimizer_g, settings.learning_rate_generator), (optimizer_d, settings.learning_rate_discriminator)
                 ):  # fmt: skip
-                    decay = (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+                    decay = (1 + math.cos(math.pi * done_share)) / 2
                     optimizer.param_groups[0]["lr"] = 1e-5 + (rate - 1e-5) * decay
             weight = {
                 "adversarial": 0.0,
                 "reconstruction": 1.0,
-                "weighted": weighted_learning(epoch / settings.epochs, settings.delta),
+                "weighted": weighted_learning(done_share, settings.delta),
             }[settings.objective]
             x_0 = normalise(data.batch(order.indices(step), random))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import nn
 
-from lddgan.config import AutoencoderConfig, Config, DiffusersConfig, validated
+from lddgan.config import AutoencoderConfig, Config, DiffusersConfig, with_fields
 from lddgan.errors import UserError
 from lddgan.interop.autoencoders import load_released_autoencoder
 from lddgan.interop.diffusers import load_diffusers
@@ -31,8 +32,7 @@ def given_autoencoder(name: str, config: Config) -> tuple[Config, nn.Module]:
     side = config.images.resolution
     if name.endswith(FILES):
         autoencoder, sizes = load_released_autoencoder(name)
-        channels, levels = sizes.pop("channels"), sizes.pop("attention_levels")
-        part = AutoencoderConfig(**sizes, attention_resolutions=tuple(side >> level for level in levels))
+        channels, part = sizes["channels"], part_of(sizes, side)
     elif is_ours(name):
         theirs, space = load_space(name)
         autoencoder, channels, part = space.autoencoder, theirs.images.channels, theirs.autoencoder
@@ -50,4 +50,11 @@ def given_autoencoder(name: str, config: Config) -> tuple[Config, nn.Module]:
     stages = tuple(stage for stage in config.stages if stage != "autoencoder")
     if not stages:
         raise UserError("--stage autoencoder trains one, and --autoencoder brings one: give either of them")
-    return validated(dataclasses.replace(config, autoencoder=part, stages=stages), f"with '{name}'"), autoencoder
+    return with_fields(config, {"autoencoder": part, "stages": stages}, f"with '{name}'"), autoencoder
+
+
+def part_of(sizes: dict[str, Any], side: int) -> AutoencoderConfig:
+    """The config of an autoencoder with the `sizes` of a released one, for images of `side` pixels."""
+    own = {name: value for name, value in sizes.items() if name not in ("channels", "attention_levels")}
+    attention = tuple(side >> level for level in sizes["attention_levels"])
+    return AutoencoderConfig(**own, attention_resolutions=attention)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,7 +51,19 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
     Raises:
         UserError: if the file is not a generator of a kind that `NCSNpp` covers, or is incomplete.
     """
+    sizes = generator_sizes(state)
+    model = build(lambda: NCSNpp(**sizes, tanh=tanh), "generator")
+    return load(model, without_prefix(state), generator_key_map(model), "generator")
+
+
+def generator_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The keyword arguments of `NCSNpp` for a released file, all but `tanh`.
+
+    Raises:
+        UserError: if the file is not a generator of a kind that `NCSNpp` covers.
+    """
     state = without_prefix(state)
+    # A generator of one level has no way up that could tell; WDDGAN has none such.
     resampling: Resampling = "haar" if any(".convH_0." in name for name in state) else "fir"
     tokens = _generator_tokens(state, resampling)
     num_levels = tokens.count("pyramid") + 1
@@ -69,22 +82,17 @@ def generator_from_released(state: Mapping[str, Tensor], *, tanh: bool) -> NCSNp
         raise UserError(f"The generator file's widths {widths} are not multiples of its base width {width}.")
     mapping = [name for name in state if re.fullmatch(r"z_transform\.\d+\.weight", name)]
     mapping_width, latent_dim = get(state, "z_transform.1.weight").shape
-    model = build(
-        lambda: NCSNpp(
-            channels=channels,
-            width=width,
-            multipliers=[level_width // width for level_width in widths],
-            num_blocks=num_blocks,
-            attention_levels=[i for i, start in enumerate(starts) if tokens[start - 3 + 1] == "attention"],
-            latent_dim=latent_dim,
-            mapping_width=mapping_width,
-            mapping_depth=len(mapping) - 1,
-            resampling=resampling,
-            tanh=tanh,
-        ),
-        "generator",
-    )
-    return load(model, state, generator_key_map(model), "generator")
+    return {
+        "channels": channels,
+        "width": width,
+        "multipliers": tuple(level_width // width for level_width in widths),
+        "num_blocks": num_blocks,
+        "attention_levels": tuple(i for i, start in enumerate(starts) if tokens[start - 3 + 1] == "attention"),
+        "latent_dim": latent_dim,
+        "mapping_width": mapping_width,
+        "mapping_depth": len(mapping) - 1,
+        "resampling": resampling,
+    }
 
 
 def discriminator_from_released(state: Mapping[str, Tensor]) -> Discriminator:

@@ -5,10 +5,11 @@ A *key map* gives our name for every name of the file. Errors call the file `wha
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -96,25 +97,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file; it is damaged, or holds anything but tensors.
     """
-    if path.suffix not in (*PICKLES, SAFETENSORS):
-        raise UserError(f"'{path}' is no checkpoint file: give a {', '.join(PICKLES)} or {SAFETENSORS} file")
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint file '{path}': check the path")
-    try:
-        if path.suffix == SAFETENSORS:
-            return without_prefix(without_prefix(load_file(path), "state_dict."))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise UserError(f"'{path}' is no safetensors file or is damaged ({error}): copy it again") from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        foreign = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
-        if foreign is None:
-            raise UserError(f"'{path}' is no PyTorch checkpoint or is damaged: copy it again") from None
-        raise UserError(
-            f"'{path}' holds more than tensors ({foreign[1] or foreign[2]}), and loading that could run code: where "
-            f"you trust it, write its weights alone with torch.save(torch.load({str(path)!r}, weights_only=False)"
-            "['state_dict'], 'weights.pt') and give that file"
-        ) from None
+    content = read_checkpoint(path)
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state:
         raise UserError(f"'{path}' holds no weights (tensors by name): give another checkpoint")
@@ -126,7 +109,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"'{path}' holds {other!r}, which is no tensor, beside its weights: give a file with a state_dict or with "
             "tensors only"
         )
-    return without_prefix(state)
+    return without_prefix(without_prefix(state, "state_dict."))
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint file holds: containers of tensors, numbers and words, read without running any of it.
+
+    The arguments of a training (an `argparse.Namespace`) may be among them; making one runs nothing.
+
+    Raises:
+        UserError: there is no such file; it is damaged, or holds anything else.
+    """
+    if path.suffix not in (*PICKLES, SAFETENSORS):
+        raise UserError(f"'{path}' is no checkpoint file: give a {', '.join(PICKLES)} or {SAFETENSORS} file")
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint file '{path}': check the path")
+    try:
+        if path.suffix == SAFETENSORS:
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise UserError(f"'{path}' is no safetensors file or is damaged ({error}): copy it again") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+        foreign = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
+        if foreign is None:
+            raise UserError(f"'{path}' is no PyTorch checkpoint or is damaged: copy it again") from None
+        raise UserError(
+            f"'{path}' holds more than tensors ({foreign[1] or foreign[2]}), and loading that could run code: where "
+            f"you trust it, write its weights alone with torch.save(torch.load({str(path)!r}, weights_only=False)"
+            "['state_dict'], 'weights.pt') and give that file"
+        ) from None
 
 
 def _is_transposed(released: str) -> bool:

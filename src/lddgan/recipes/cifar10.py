@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from lddgan.config import (
     AutoencoderConfig,
@@ -78,7 +79,7 @@ def cifar10_wddgan() -> Config:
     )  # fmt: skip
 
 
-def _uvit(name: str, base: Callable[[], Config], summary: str, epochs: int, **sizes: int) -> Callable[[], Config]:
+def _uvit(name: str, base: Callable[[], Config], summary: str, epochs: int, **sizes: Any) -> Callable[[], Config]:
     def build() -> Config:
         config = base()
         sized = UVitConfig(

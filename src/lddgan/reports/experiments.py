@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +47,32 @@ MINUTES = 15
 
 @dataclasses.dataclass(frozen=True)
 class Set:
-    """A set of images at a scale: the recipe, the samples of a score, the split whose reconstructions are scored, and
-    the batches timed."""
+    """A set of images at a scale: LDDGAN's recipe, the samples of a score, the split whose reconstructions are scored,
+    and the batches timed."""
 
     recipe: str
     samples: int
     reconstructed_split: str = "test"
     trials: int = 300
+    family: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Recipes of the systems that are no setting of `recipe`: the predecessors and the ViT."""
 
 
+PREDECESSORS = ("ddgan", "wddgan")
+FAMILY = (*PREDECESSORS, "uvit-tiny", "uvit-mid", "uvit-large")
 SETS: dict[str, dict[str, Set]] = {
     "small": {
-        "cifar10": Set("cifar10-small", 10_000, trials=10),
+        "cifar10": Set("cifar10-small", 10_000, trials=10, family={name: f"cifar10-{name}-small" for name in FAMILY}),
         # 2,000, as a Gaussian of the 1,280 features of efficientnet-lite0 takes more images than that; for the same
         # reason reconstructions are those of the training images, not of the 80 held out.
         "digits": Set("demo", 2_000, "train", trials=10),
     },
     "paper": {
-        "cifar10": Set("cifar10", 50_000),
-        "celebahq256": Set("celebahq256", 50_000),
-        "lsun-church256": Set("lsun-church256", 50_000),
+        "cifar10": Set("cifar10", 50_000, family={name: f"cifar10-{name}" for name in FAMILY}),
+        "celebahq256": Set("celebahq256", 50_000, family={name: f"celebahq256-{name}" for name in PREDECESSORS}),
+        "lsun-church256": Set(
+            "lsun-church256", 50_000, family={name: f"lsun-church256-{name}" for name in PREDECESSORS}
+        ),
     },
 }
 
@@ -93,9 +99,9 @@ class Plan:
         return SETS[self.scale][self.set]
 
     def base(self, system: str = "") -> Config:
-        """The recipe with the autoencoder of `system`, which all systems of that autoencoder share; its seed stays that
-        of the recipe."""
-        config = dataclasses.replace(recipe(self.kind.recipe), data=self.data)
+        """The recipe of `system`, with its autoencoder, which all systems of that autoencoder share; its seed stays
+        that of the recipe."""
+        config = dataclasses.replace(recipe(self.kind.family.get(system, self.kind.recipe)), data=self.data)
         if not system.endswith(WITH_KL):
             return config
         return with_fields(config, {"autoencoder.kind": "kl"})
@@ -120,8 +126,9 @@ def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
         for printed_set, system in parts:
             for name_of_set in STAND_INS.get(printed_set or "", (printed_set,)):
                 if name_of_set in SETS[scale] and system:
-                    found.add((str(name_of_set), system))
-    order = ["autoencoder", "autoencoder-kl", "adversarial", "reconstruction", "weighted", "weighted-kl"]
+                    if system not in FAMILY or system in SETS[scale][name_of_set].family:
+                        found.add((str(name_of_set), system))
+    order = ["autoencoder", "autoencoder-kl", "adversarial", "reconstruction", "weighted", "weighted-kl", *FAMILY]
     return sorted(found, key=lambda pair: (list(SETS[scale]).index(pair[0]), order.index(pair[1])))
 
 
@@ -153,8 +160,8 @@ def _run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:
             tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]} is there")
             continue
         tqdm.write(f"{plan.set}, {system}: row {what.hash[:8]}")
-        autoencoder = shared_autoencoder(plan, system)
-        if system.startswith("autoencoder"):
+        autoencoder = shared_autoencoder(plan, system) if config.autoencoder is not None else None
+        if system.startswith("autoencoder") and autoencoder is not None:
             row, pictures = _measure_autoencoder(plan, what, config, autoencoder, images)
         else:
             folder = _train(plan, system, config, autoencoder)
@@ -172,35 +179,39 @@ def system_config(plan: Plan, system: str, count: int) -> Config:
     base = plan.base(system)
     if system.startswith("autoencoder"):
         return base
-    epochs = base.stage2.epochs if plan.scale == "paper" else fixed_epochs(plan, count)
+    epochs = base.stage2.epochs if plan.scale == "paper" else fixed_epochs(plan, system, count)
     objective = system.removesuffix(WITH_KL)
-    stage2 = dataclasses.replace(base.stage2, objective=objective, epochs=epochs)  # type: ignore[arg-type]
-    return dataclasses.replace(base, stage2=stage2, seed=plan.seed)
+    if system in FAMILY:  # a predecessor has its own; the ViT stands beside LDDGAN's last row
+        objective = base.stage2.objective if base.autoencoder is None else "weighted"
+    return with_fields(base, {"stage2.objective": objective, "stage2.epochs": epochs, "seed": plan.seed})
 
 
-def fixed_epochs(plan: Plan, count: int) -> int:
-    """Epochs of stage 2 that fit in `MINUTES`, at least one, of `count` images each.
+def fixed_epochs(plan: Plan, system: str, count: int) -> float:
+    """Epochs of stage 2 that fit in `MINUTES`, to a hundredth, of `count` images each.
 
-    They follow from the rate measured by the first call on any machine, and stand in `OUT/steps.json` from then on:
-    Weighted Learning needs its horizon beforehand, and rows of several machines must train for as long.
+    They are of the recipe: LDDGAN's objectives train for as long as each other. They follow from the rate measured by
+    the first call on any machine, and stand in `OUT/steps.json` from then on: Weighted Learning needs its horizon
+    beforehand, and rows of several machines must train for as long.
 
     Raises:
         UserError: the file is damaged.
     """
-    file, device, base = plan.out / "steps.json", resolve_device(plan.device), plan.base()
+    file, device = plan.out / "steps.json", resolve_device(plan.device)
+    base = plan.base(system if system in FAMILY else "")
+    name = f"{plan.set}, {system}" if system in FAMILY else plan.set
     digest = _short(json.dumps(settings(base, "weighted")))  # another recipe is measured anew
     try:
         known = json.loads(file.read_text()) if file.exists() else {}
-        if known.get(plan.set, {}).get("settings") == digest:
-            return int(known[plan.set]["epochs"])
+        if known.get(name, {}).get("settings") == digest:
+            return float(known[name]["epochs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{file}' is damaged ({error}): restore it, or remove it to measure anew") from None
     seconds, _ = time_stage2(base, model_cost(base), device)
     steps_an_epoch = count / base.stage2.batch
-    epochs = max(1, int(MINUTES * 60 / seconds / steps_an_epoch))
-    known[plan.set] = {
-        "epochs": epochs, "steps": max(1, epochs * count // base.stage2.batch), "minutes": MINUTES,
-        "seconds_per_step": round(seconds, 5), "rounded": "down to whole epochs", "training_images": count,
+    epochs = max(0.01, int(100 * MINUTES * 60 / seconds / steps_an_epoch) / 100)
+    known[name] = {
+        "epochs": epochs, "steps": max(1, int(epochs * count) // base.stage2.batch), "minutes": MINUTES,
+        "seconds_per_step": round(seconds, 5), "rounded": "down to hundredths of an epoch", "training_images": count,
         "recipe": base.recipe, "settings": digest, "hardware": describe(device),
     }  # fmt: skip
     with atomic_write(file) as temporary:
@@ -217,14 +228,16 @@ def shared_autoencoder(plan: Plan, system: str) -> Path:
     return folder
 
 
-def _train(plan: Plan, system: str, config: Config, autoencoder: Path) -> Path:
-    """Stage 2 in an ordinary run folder that is given the shared autoencoder."""
+def _train(plan: Plan, system: str, config: Config, autoencoder: Path | None) -> Path:
+    """Stage 2 in an ordinary run folder that is given the shared autoencoder, where there is one."""
     name = json.dumps([settings(config, system), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-{system}-{_short(name)}"
-    _, space = load_space(autoencoder)
-    given: dict[str, nn.Module] = {"autoencoder": space.autoencoder}
-    if space.slim_decoder is not None:
-        given["slim_decoder"] = space.slim_decoder
+    given: dict[str, nn.Module] = {}
+    if autoencoder is not None:
+        _, space = load_space(autoencoder)
+        given["autoencoder"] = space.autoencoder
+        if space.slim_decoder is not None:
+            given["slim_decoder"] = space.slim_decoder
     _finish(plan, dataclasses.replace(config, stages=("gan",)), folder, given)
     return folder
 
@@ -256,7 +269,7 @@ def _measure_model(plan: Plan, what: What, config: Config, folder: Path, count: 
     resolution, channels = config.images.resolution, config.images.channels
     samples = from_model(pipe, folder.name, plan.kind.samples, GRID_SEED)
     scores = evaluate(samples, Reference(from_path(plan.data, "train", None, resolution, channels)), plan.network)
-    steps = max(1, config.stage2.epochs * count // config.stage2.batch)
+    steps = max(1, int(config.stage2.epochs * count) // config.stage2.batch)
     training = {
         "epochs": config.stage2.epochs, "steps": steps, "images": count,
         "minutes": _minutes(folder / "curves" / "stage2.jsonl", steps * config.stage2.batch),

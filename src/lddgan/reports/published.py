@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FOLDER = Path(__file__).parent / "paper"
 TABLES = tuple(f"table{number}" for number in range(1, 13))
-GRIDS = ("fig4", "fig5", "fig6", "fig7")
+GRIDS = ("fig4", "fig5", "fig6", "fig7", "family")
 
 
 class _Data(BaseModel):
@@ -82,7 +82,7 @@ def paper_table(name: str) -> PaperTable:
 
 @cache
 def paper_grid(name: str) -> Grid:
-    """`fig4` to `fig7`."""
+    """`fig4` to `fig7`, or `family`."""
     return Grid.model_validate(_read("figures")[name])
 
 

@@ -81,7 +81,8 @@ def describe_row(row: Row) -> str:
         trained = f"autoencoder of {row.config['recipe']}, {training['epochs']} epochs of stage 1"
     else:
         minutes = f", {training['minutes']:.1f} minutes" if training["minutes"] is not None else ""
-        trained = f"{row.config['recipe']}, objective {row.what.system}, {training['epochs']} epochs of stage 2"
+        objective = row.config["stage2"]["objective"]
+        trained = f"{row.config['recipe']}, objective {objective}, {training['epochs']} epochs of stage 2"
         trained += f" ({training['steps']:,} steps{minutes}), its last weights"
     text = f"{trained}, seed {row.seed}, trained on {training['images']:,} images ({row.what.data_sha256[:8]}); "
     text += f"{scores['score']} of {scores['n_samples']:,} images against {scores['n_reference']:,} of the "
@@ -155,7 +156,7 @@ def _notes(table: PaperTable, lines: list[list[str]], scale: str) -> list[str]:
         )
     if scale == "small" and any(row.set in SMALL_SETS for row in table.rows):
         notes.append(
-            "Small scale: stage 2 of small recipes for as many epochs as fit in 15 minutes on two CPU cores, all on "
-            "one autoencoder. The paper trains a day on a GPU: compare our rows with each other only."
+            "Small scale: stage 2 of small recipes, each for as many steps as fit in 15 minutes on two CPU cores; "
+            "latents are of one autoencoder. The paper trains a day on a GPU: compare our rows with each other only."
         )
     return notes

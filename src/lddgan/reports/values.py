@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 
-from lddgan.config import Config, to_dict
+from lddgan.config import Config, from_dict, to_dict
 from lddgan.estimate import model_cost, sample_memory
 from lddgan.networks.discriminator import Discriminator
 from lddgan.recipes import recipe
@@ -21,6 +22,8 @@ RUN_VALUES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "recall": ("Recall ↑", lambda row: decimals(row.scores["recall"], 3)),
     "nfe": ("NFE ↓", lambda row: str(row.speed["nfe"]) if row.speed else ""),
     "batch_seconds": ("Time (s) ↓", lambda row: f"{row.speed['batch_seconds']:.3g}" if row.speed else ""),
+    "params": ("Parameters, M", lambda row: f"{(_cost(row)['generator_params'] + _drawn(row)[0]) / 1e6:.2f}"),
+    "macs": ("MACs of an image", lambda row: _giga(_drawn(row)[1])),
     "psnr": ("PSNR (dB) ↑", lambda row: decimals(row.scores.get("psnr"), 2)),
     "epochs": ("Epochs", lambda row: str(row.training["epochs"])),
     "factor": ("Scale factor f", lambda row: str(2 ** (len(row.config["autoencoder"]["multipliers"]) - 1))),
@@ -40,6 +43,23 @@ COST_VALUES: dict[str, tuple[str, Callable[[dict[str, float]], str]]] = {
     "sample_macs": ("MACs of a sample", lambda cost: _giga(cost["sample_macs"])),
     "memory": ("Memory, counted (GB)", lambda cost: f"{cost['memory'] / 1e9:.3f}"),
 }
+
+
+def _cost(row: Row) -> dict[str, float]:
+    return _config_cost(json.dumps(row.config, sort_keys=True))
+
+
+@cache
+def _config_cost(config: str) -> dict[str, float]:
+    return model_cost(from_dict(json.loads(config), "a row"))
+
+
+def _drawn(row: Row) -> tuple[float, float]:
+    """Parameters of the decoder that the row was drawn and timed with, and MACs of a whole sample."""
+    cost = _cost(row)
+    if "slim_decoder_params" in cost:
+        return cost["slim_decoder_params"], cost["slim_sample_macs"]
+    return cost["decoder_params"], cost["sample_macs"]
 
 
 def heading(name: str) -> str:
