@@ -113,6 +113,12 @@ def test_a_vit_differs_from_its_sibling_in_the_generator_alone(scale, base):
     assert (recipe(name).space_shape[1] // recipe(name).generator.patch) ** 2 == 64  # tokens
 
 
+@pytest.mark.parametrize("name", ["celebahq256", "lsun-church256"])
+def test_the_slim_decoders_of_256_pixels_take_a_twenty_fifth(name):
+    cost = model_cost(recipe(name))
+    assert cost["slim_decoder_macs"] <= min(12e9, cost["decoder_macs"] / 25)
+
+
 @pytest.mark.parametrize(
     ("side", "resolution", "factor"),
     [(1, 16, 2), (8, 16, 2), (20, 16, 2), (32, 32, 4), (64, 64, 8), (200, 128, 8), (256, 256, 8), (5000, 256, 8)],

@@ -47,7 +47,7 @@ def lsun_church256() -> Config:
         {
             "recipe": "lsun-church256",
             "autoencoder.latent_channels": 3, "autoencoder.multipliers": (1, 2, 4, 4), "stage1.epochs": 525,
-            "diffusion.num_steps": 4, "stage2.r1_gamma": 1.0,
+            "diffusion.num_steps": 4, "stage2.r1_gamma": 1.0, "slim_decoder.width": 56,
         },
     )  # fmt: skip
 
