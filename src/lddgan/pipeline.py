@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lddgan import editing
 from lddgan.config import Config
-from lddgan.data.latents import to_uint8
+from lddgan.data.latents import to_uint8, to_unit_range
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
@@ -17,6 +19,9 @@ from lddgan.models import Generator, load_model, save_model
 from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.space import Space
+
+BATCH = 64
+"""Images that are worked on at once."""
 
 
 class Pipeline:
@@ -65,11 +70,11 @@ class Pipeline:
         """Write a model folder that `from_pretrained` reads."""
         save_model(folder, self.config, self.space, self.generator, dtype)
 
-    def __call__(self, n: int, seed: int = 0, batch: int = 64) -> np.ndarray:
+    def __call__(self, n: int, seed: int = 0, batch: int = BATCH) -> np.ndarray:
         """Draw images 0 .. n - 1 of `seed`: uint8 `[n, H, W, C]`."""
         return np.concatenate(list(self.stream(n, seed, batch)))
 
-    def stream(self, n: int, seed: int = 0, batch: int = 64) -> Iterator[np.ndarray]:
+    def stream(self, n: int, seed: int = 0, batch: int = BATCH) -> Iterator[np.ndarray]:
         """The same images, a batch at a time, so that memory stays flat.
 
         Raises:
@@ -83,9 +88,92 @@ class Pipeline:
     @torch.inference_mode()
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
-        latent_dim = self.config.generator.latent_dim
-        shape, num_steps = self.config.space_shape, self.schedule.num_steps
-        x_0 = sample(
-            self.generator, self.schedule, *image_draws(seed, indices, shape, latent_dim, num_steps, self.device)
-        )
+        x_0 = sample(self.generator, self.schedule, *self._draws(seed, indices))
         return to_uint8(self.space.decode(x_0)).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """Images, uint8 `[n, H, W, C]` of the model's size, to x_0 `[n, Z, r, r]`.
+
+        Raises:
+            UserError: images of another size, number of channels or type.
+        """
+        side, channels = self.config.images.resolution, self.config.images.channels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, channels):
+            raise UserError(
+                f"this model takes uint8 images [n, {side}, {side}, {channels}], not {images.dtype} "
+                f"{list(images.shape)}: crop and resize them first"
+            )
+        parts = torch.from_numpy(np.ascontiguousarray(images)).split(BATCH)
+        return torch.cat([self.space.encode(to_unit_range(part).to(self.device)) for part in parts])
+
+    @torch.inference_mode()
+    def decode(self, x_0: Tensor) -> np.ndarray:
+        """x_0 `[n, Z, r, r]` to images, uint8 `[n, H, W, C]`."""
+        return torch.cat([to_uint8(self.space.decode(part)) for part in x_0.to(self.device).split(BATCH)]).cpu().numpy()
+
+    @torch.inference_mode()
+    def interpolate(self, seed_a: int, seed_b: int, n: int) -> np.ndarray:
+        """`n` images, uint8 `[n, H, W, C]`, from image 0 of `seed_a` to image 0 of `seed_b`.
+
+        Start noise, every z and the noise between the steps go along spheres.
+
+        Raises:
+            UserError: fewer than two images.
+        """
+        if n < 2:
+            raise UserError(f"cannot go from one image to another in {n}: ask for at least 2")
+        frames = []
+        for shares in torch.linspace(0, 1, n, device=self.device).split(BATCH):
+            ends = (self._draws(seed, [0] * len(shares)) for seed in (seed_a, seed_b))
+            frames.append(sample(self.generator, self.schedule, *editing.morph(*ends, shares)))
+        return self.decode(torch.cat(frames))
+
+    @torch.inference_mode()
+    def vary(self, images: np.ndarray, strength: float, seed: int = 0) -> np.ndarray:
+        """Variations of `images` (as `encode` takes them): noised part of the way and denoised again.
+
+        Image i takes the noise of image i of `seed`. With T steps there are T + 1 strengths, the nearest is taken.
+
+        Args:
+            strength: 0 gives the reconstruction, 1 a fresh sample, which is image i of `seed`.
+
+        Raises:
+            UserError: images as in `encode`, or a strength outside [0, 1].
+        """
+        try:
+            step = editing.start_step(strength, self.schedule.num_steps)
+        except ValueError as error:
+            raise UserError(f"{error}: 0 keeps the image, 1 draws another") from None
+        x_0, parts = self.encode(images), []
+        for rows in torch.arange(len(x_0)).split(BATCH):
+            draws = self._draws(seed, rows.tolist())
+            parts.append(editing.vary(self.generator, self.schedule, x_0[rows], draws, step))
+        return self.decode(torch.cat(parts))
+
+    @torch.inference_mode()
+    def fill(self, images: np.ndarray, mask: np.ndarray, seed: int = 0) -> np.ndarray:
+        """`images` (as `encode` takes them) with the pixels under `mask` drawn anew to go with the others, which stay.
+
+        Args:
+            mask: bool `[H, W]`, or `[n, H, W]` with one for each image; True is drawn.
+
+        Raises:
+            UserError: images as in `encode`; a mask of another size or type.
+        """
+        x_0 = self.encode(images)
+        if mask.dtype != np.bool_ or mask.shape not in (images.shape[:3], images.shape[1:3]):
+            raise UserError(
+                f"the mask is {mask.dtype} {list(mask.shape)}: give bool {list(images.shape[1:3])}, the images' size"
+            )
+        masks = torch.from_numpy(np.broadcast_to(mask, images.shape[:3]).copy())
+        unknown, parts = editing.unknown_places(masks, self.config.space_shape[1]).to(self.device), []
+        for rows in torch.arange(len(x_0)).split(BATCH):
+            draws = self._draws(seed, rows.tolist())
+            parts.append(editing.fill(self.generator, self.schedule, x_0[rows], unknown[rows], draws))
+        # What a place of x_0 stands for is larger than a pixel, and decoding blurs: known pixels are put back.
+        return np.where(masks.numpy()[..., None], self.decode(torch.cat(parts)), images)
+
+    def _draws(self, seed: int, indices: Sequence[int]) -> editing.Draws:
+        shape, latent_dim = self.config.space_shape, self.config.generator.latent_dim
+        return image_draws(seed, indices, shape, latent_dim, self.schedule.num_steps, self.device)

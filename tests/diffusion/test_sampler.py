@@ -40,10 +40,19 @@ def test_every_step_by_hand():
     assert torch.equal(result, trace[-1][1])
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_the_number_of_draws_must_fit(count):
-    with pytest.raises(ValueError):
-        sample(lambda x, t, z: x, Schedule(3), torch.zeros(1, *SHAPE), draws(1, count))
+def test_there_are_no_more_draws_than_steps():
+    with pytest.raises(ValueError, match="4 draws are too many for 3 steps"):
+        sample(lambda x, t, z: x, Schedule(3), torch.zeros(1, *SHAPE), draws(1, 4))
+
+
+def test_fewer_draws_start_further_down_and_a_step_may_be_changed():
+    schedule, noise, trace = Schedule(4), draws(2, 4), {}
+    generator = lambda x, t, z: x * (1 + t[0]) + z.mean(1)[:, None, None, None]  # noqa: E731
+    whole = sample(generator, schedule, torch.randn(2, *SHAPE), noise, lambda t, x: trace.update({t: x.clone()}))
+    assert torch.equal(sample(generator, schedule, trace[2], noise[2:]), whole)
+    assert torch.equal(sample(generator, schedule, trace[2], []), trace[2])
+    changed = sample(generator, schedule, torch.randn(2, *SHAPE), noise, lambda t, x: trace[2] if t == 2 else None)
+    assert torch.equal(changed, whole)
 
 
 def test_a_perfect_generator_gives_the_datas_distribution():
