@@ -22,11 +22,12 @@ RECIPES = {
 
 def made_up(system: str, set_name: str = "cifar10", scale: str = "small", **changes: Any) -> Row:
     """FD[resnet56] 12.345, recall 0.3, 0.5 s a batch; an autoencoder's PSNR is 27.5. `changes` are of the scores."""
-    config = recipe(RECIPES[scale, set_name])
+    family = {"ddgan": "cifar10-ddgan-small", "wddgan": "cifar10-wddgan-small", "uvit-tiny": "cifar10-uvit-tiny-small"}
+    config = recipe(family.get(system, RECIPES[scale, set_name]))
     objective, is_autoencoder = system.removesuffix("-kl"), system.startswith("autoencoder")
     if system.endswith("-kl"):
         config = dataclasses.replace(config, autoencoder=dataclasses.replace(config.autoencoder, kind="kl"))
-    if not is_autoencoder:
+    if not is_autoencoder and system not in family:
         config = dataclasses.replace(config, stage2=dataclasses.replace(config.stage2, objective=objective))
     what = What(
         scale=scale, set=set_name, system=system, config=settings(config, system), data_sha256="d" * 64,

@@ -15,7 +15,6 @@ from lddgan.config import (
     load_yaml,
     save_yaml,
     to_dict,
-    validated,
     with_fields,
 )
 from lddgan.errors import UserError
@@ -91,13 +90,13 @@ def test_bad_values(name, value, says):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"space": "pixels"}, "space pixels and autoencoder do not go together"),
+        ({"space": "pixels", "autoencoder": tiny_config().autoencoder}, "pixels and autoencoder do not go together"),
         ({"space": "latent", "autoencoder": None}, "space latent and autoencoder do not go together"),
-        ({"space": "pixels", "autoencoder": None}, "space pixels and stage1 do not go together"),
-        ({"space": "pixels", "autoencoder": None, "stage1": None, "slim_decoder": None}, "set stages to gan alone"),
+        ({"space": "pixels", "stage1": tiny_config().stage1}, "space pixels and stage1 do not go together"),
+        ({"space": "pixels", "stages": ["decoder", "gan"]}, "set stages to gan alone"),
         ({"space": "waves"}, "space = 'waves' is not allowed"),
         ({"generator": {"patch": 3, "embed_dim": 8, "depth": 3, "num_heads": 2, "latent_dim": 4}},
-         "x_0 of side 4 .* is no multiple of 3, as the generator asks: .*smaller generator.patch"),
+         "x_0 of side 4 .* is no multiple of 3, as the generator asks: .*give another patch or"),
         ({"generator.multipliers": (1, 2, 2), "generator.resampling": "haar"}, "x_0 of side 4 .* no multiple of 8"),
         ({"seed.x": 1}, "there is no field 'seed.x'"),
     ],
@@ -106,6 +105,43 @@ def test_parts_that_do_not_go_together(values, says):
     with pytest.raises(UserError, match=says) as caught:
         with_fields(tiny_config(), values)
     assert "\n" not in str(caught.value)
+
+
+VIT = {"patch": 2, "embed_dim": 8, "depth": 3, "num_heads": 2, "latent_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("generator.depth", 4, "generator.depth 4 must be odd"),
+        ("generator.depth", 0, "generator.depth = 0 is not allowed"),
+        ("generator.embed_dim", 9, "generator.embed_dim 9 must be even"),
+        ("generator.num_heads", 3, "embed_dim 8 must be .* a multiple of generator.num_heads 3"),
+        ("generator.patch", "two", "generator.patch = 'two' is not allowed"),
+        ("generator.pacth", 2, "there is no field 'generator.pacth', did you mean 'generator.patch'"),
+        ("generator.tanh", "maybe", "generator.tanh = 'maybe' is not allowed"),
+        ("stage2.epochs", "x", "stage2.epochs = 'x' is not allowed"),
+        ("stage2.epochs", 0, "stage2.epochs = 0 is not allowed"),
+    ],
+)
+def test_what_is_wrong_is_said_of_the_kind_that_is_meant(name, value, says):
+    vit = with_fields(tiny_config(), {"generator": VIT})
+    with pytest.raises(UserError, match=says) as caught:
+        with_fields(vit, {name: value})
+    assert "constrained" not in str(caught.value) and "vit" not in str(caught.value)
+
+
+def test_another_space_leaves_the_autoencoder_out():
+    config = with_fields(tiny_config(), {"space": "wavelet", "generator.multipliers": (1, 2)})
+    assert (config.autoencoder, config.stage1, config.slim_decoder, config.stages) == (None, None, None, ("gan",))
+    assert config.space_shape == (4, 4, 4) and config.factor == 2
+
+
+def test_whole_epochs_stay_whole():
+    for given, kept in ((3, 3), (3.0, 3), (2.5, 2.5)):
+        epochs = with_fields(tiny_config(), {"stage2.epochs": given}).stage2.epochs
+        assert epochs == kept and type(epochs) is type(kept)
+    assert identity(tiny_config())["stage2.epochs"] == "8"
 
 
 def test_fields_by_dotted_names():
@@ -144,13 +180,13 @@ def test_binary_missing_and_folder(tmp_path):
             load_yaml(tmp_path / name)
 
 
-def test_config_is_frozen_and_validated_checks_dataclasses_too():
+def test_config_is_frozen_and_with_fields_checks_dataclasses_too():
     config = tiny_config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 3  # type: ignore[misc]
-    assert validated(config, "x") == config
+    assert with_fields(config, {}) == config
     with pytest.raises(UserError, match="seed = -3"):
-        validated(dataclasses.replace(config, seed=-3), "x")
+        with_fields(dataclasses.replace(config, seed=-3), {})
 
 
 def test_space_shape_and_factor():
@@ -161,7 +197,11 @@ def test_space_shape_and_factor():
 
 def test_identity_names_all_fields_that_bear_on_the_result():
     config = tiny_config()
-    assert set(identity(config)) == set(field_names()) - {"checkpoint_seconds", "data", "stage1.perceptual_weights"}
+    free = {"checkpoint_seconds", "data", "stage1.perceptual_weights"}
+    other_kinds = {f"generator.{name}" for name in ("patch", "embed_dim", "depth", "num_heads")}
+    other_kinds |= {"autoencoder.factor", "autoencoder.diffusers"}
+    assert set(identity(config)) == set(field_names()) - free - other_kinds
+    assert {"generator.patch", "space"} < set(identity(with_fields(config, {"generator": VIT})))
     assert identity(dataclasses.replace(config, data="elsewhere")) == identity(config)
     assert identity(dataclasses.replace(config, checkpoint_seconds=7.0)) == identity(config)
     other = identity(dataclasses.replace(config, seed=1))

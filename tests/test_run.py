@@ -28,7 +28,7 @@ import lddgan.gan.train
 import lddgan.run
 from lddgan import Pipeline
 from lddgan.autoencoder.slim import SlimDecoder
-from lddgan.config import load_yaml
+from lddgan.config import load_yaml, with_fields
 from lddgan.errors import RunStopped, UserError
 from lddgan.interop.given import given_autoencoder
 from lddgan.models import load_space, save_model
@@ -340,8 +340,30 @@ def test_a_model_without_an_autoencoder_is_fine_tuned_and_gives_none(pixel_run, 
     assert (tmp_path / "tuned" / "init" / "generator.safetensors").exists()
     with pytest.raises(UserError, match="has no autoencoder, it draws pixels: give one of a latent space"):
         load_space(pixel_run)
-    with pytest.raises(UserError, match="has no autoencoder, it draws pixels: leave out"):
+    with pytest.raises(UserError, match="has no autoencoder, it draws pixels: leave --autoencoder out"):
         given_autoencoder(str(pixel_run), config)
-    with pytest.raises(UserError, match="has space pixels, not latent"):
+    with pytest.raises(UserError, match="draws in the space pixels, not latent: take a recipe of that"):
         start_run(tiny_config(tiny_data), tmp_path / "latent", **HERE, init=str(pixel_run))
     assert not (tmp_path / "latent").exists()
+
+
+def test_a_start_from_other_networks_is_refused_before_anything_is_written(pixel_run, tiny_data, cache, tmp_path):
+    vit = spaced_config("vit", tiny_data)
+    start_run(vit, tmp_path / "vit", **HERE)
+    larger = with_fields(vit, {"images.resolution": 16})
+    for init, config, says in (
+        (pixel_run, vit, "has another kind of generator: take a recipe with the same"),
+        (tmp_path / "vit", spaced_config("pixels", tiny_data), "has another kind of generator"),
+        (tmp_path / "vit", larger, r"draws x_0 of \[1, 8, 8\], not \[1, 16, 16\]: set --images.resolution 8"),
+    ):
+        with pytest.raises(UserError, match=says):
+            start_run(config, tmp_path / "next", **HERE, init=str(init))
+        assert not (tmp_path / "next").exists()
+
+
+def test_the_report_of_a_run_without_an_autoencoder(pixel_run, tmp_path):
+    from lddgan.reports.page import write_report
+
+    page = write_report(pixel_run, "cpu", 4, out=tmp_path / "page.html").read_text()
+    assert "The space is pixels: it has no autoencoder" in page and "stage 1" not in page
+    assert "encoder, not used to draw" not in page

@@ -9,11 +9,11 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import torch
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from lddgan.config_parts import (
     STAGES,
@@ -37,6 +37,12 @@ from lddgan.errors import UserError
 from lddgan.runtime.files import atomic_write
 
 
+def _generator_kind(value: Any) -> str:
+    """By its fields, so that what is wrong is said of the kind that is meant."""
+    names = value if isinstance(value, dict) else vars(value) if dataclasses.is_dataclass(value) else ()
+    return "vit" if {"patch", "embed_dim", "depth", "num_heads"} & set(names) else "unet"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment, complete."""
@@ -51,7 +57,9 @@ class Config:
     autoencoder: AutoencoderConfig | DiffusersConfig | None = None
     """Of the latent space, with `stage1`; the others have neither."""
     stage1: Stage1Config | None = None
-    generator: GeneratorConfig | UVitConfig
+    generator: Annotated[
+        Annotated[GeneratorConfig, Tag("unet")] | Annotated[UVitConfig, Tag("vit")], Discriminator(_generator_kind)
+    ]
     discriminator: DiscriminatorConfig
     diffusion: DiffusionConfig
     stage2: Stage2Config
@@ -77,8 +85,9 @@ class Config:
                 f"images and {self.space}"
             )
         side = self.space_shape[1]
+        smaller = "fewer generator.multipliers" if isinstance(self.generator, GeneratorConfig) else "another patch"
         for multiple, asks, mend in (
-            (self.generator.multiple, "the generator asks", "fewer generator.multipliers or a smaller generator.patch"),
+            (self.generator.multiple, "the generator asks", smaller),
             (2**self.discriminator.halvings, "discriminator.num_layers asks", "fewer layers"),
         ):
             if side % multiple:
@@ -129,18 +138,15 @@ def from_dict(values: Any, origin: str) -> Config:
         raise UserError(f"{origin}: {_sentence(error)}") from None
 
 
-def validated(config: Config, origin: str) -> Config:
-    """The same config after all checks (the command line builds it without them)."""
-    return from_dict(to_dict(config), origin)
-
-
 def with_fields(config: Config, values: Mapping[str, Any], origin: str = "the config") -> Config:
-    """`config` with other `values`, by dotted names ("stage2.epochs").
+    """`config` with other `values`, by dotted names ("stage2.epochs"); another space leaves the autoencoder out.
 
     Raises:
         UserError: as `from_dict`; a name goes below a field that holds no others.
     """
     tree = to_dict(config)
+    if values.get("space", "latent") != "latent":
+        values = {"autoencoder": None, "stage1": None, "slim_decoder": None, "stages": ["gan"], **values}
     for name, value in values.items():
         branch = tree
         *groups, leaf = name.split(".")
@@ -192,26 +198,41 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def defaults(kind: type = Config, prefix: str = "") -> dict[str, str]:
+    """Dotted name -> default as `identity` writes it, of every field that has one."""
+    inner, found = _parts(kind), {}
+    for field in dataclasses.fields(kind):
+        for part in inner[field.name]:
+            found |= defaults(part, f"{prefix}{field.name}.")
+        if not inner[field.name] and field.default is not dataclasses.MISSING:
+            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            found[prefix + field.name] = str(value)
+    return found
+
+
 def field_names(kind: type = Config, prefix: str = "") -> list[str]:
-    """Every field by its dotted name; of a part that may be of several kinds those of the first."""
-    names = []
-    for name, part in parts(kind).items():
-        names += [f"{prefix}{name}"] if part is None else field_names(part, f"{prefix}{name}.")
-    return names
+    """Every field by its dotted name; of a part that may be of several kinds, those of each."""
+    names: dict[str, None] = {}
+    for name, kinds in _parts(kind).items():
+        for part in kinds:
+            names |= dict.fromkeys(field_names(part, f"{prefix}{name}."))
+        if not kinds:
+            names[f"{prefix}{name}"] = None
+    return list(names)
 
 
-def parts(kind: type) -> dict[str, type | None]:
-    """Every field of a dataclass, with the dataclass it holds (of several kinds the first), or None."""
+def _parts(kind: type) -> dict[str, list[type]]:
+    """Every field of a dataclass, with the dataclasses it may hold."""
     return {
-        name: next((part for part in (annotation, *get_args(annotation)) if dataclasses.is_dataclass(part)), None)
+        name: [part for part in (annotation, *get_args(annotation)) if dataclasses.is_dataclass(part)]
         for name, annotation in get_type_hints(kind).items()
     }  # type: ignore[return-value]
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    parts = (AutoencoderConfig, DiffusersConfig, GeneratorConfig, UVitConfig)
-    kinds = {part.__name__ for part in parts}  # which pydantic puts into the path
+    # Of a number that may be whole or not, what is wrong is said once; and pydantic puts kinds into the path.
+    first = next(part for part in error.errors() if part["loc"][-1:] != ("constrained-int",))
+    kinds = {AutoencoderConfig.__name__, DiffusersConfig.__name__, "unet", "vit", "constrained-float"}
     name = ".".join(str(part) for part in first["loc"] if part not in kinds)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "unexpected_keyword_argument":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Whole numbers stay whole: 3.0 is 3.
+Epochs = Annotated[Count | PositiveFloat, AfterValidator(lambda value: int(value) if value == int(value) else value)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 # Of the networks in training; auto: bfloat16 where the chip is fast at it. Losses are always float32.
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -156,7 +158,7 @@ class UVitConfig:
     """Side of the square that becomes one token."""
     embed_dim: Count
     """Width of a token; a multiple of `num_heads`, and at least 4."""
-    depth: Annotated[int, Field(ge=1)]
+    depth: Count
     """Transformer blocks: half of them on the way in, one in the middle, half on the way out; an odd number."""
     num_heads: Count
     latent_dim: Count
@@ -165,6 +167,15 @@ class UVitConfig:
     mapping_depth: Natural = 4
     tanh: bool = False
     """Squash x_0 into [-1, 1], where pixels lie."""
+
+    def __post_init__(self) -> None:
+        if self.depth % 2 == 0:
+            raise ValueError(f"generator.depth {self.depth} must be odd: as many blocks in as out, and one between")
+        if self.embed_dim < 4 or self.embed_dim % 2 or self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"generator.embed_dim {self.embed_dim} must be even, at least 4 and a multiple of generator.num_heads "
+                f"{self.num_heads}"
+            )
 
     @property
     def multiple(self) -> int:
@@ -203,7 +214,7 @@ class Stage2Config:
     """Training of the diffusion GAN (Table 10)."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    epochs: Count | PositiveFloat
+    epochs: Epochs
     """A whole number, at whose epochs the rates and lambda fall, as published; or a fraction (1.25), over which they
     fall at every step."""
     batch: Count

@@ -143,8 +143,10 @@ def _time_reconstruction(
     return _seconds(step, device) * settings.batch / batch, batch
 
 
-def time_stage2(config: Config, cost: dict[str, float], device: torch.device) -> tuple[float, int]:
-    """Seconds a step (without the penalty, which is rare), and the images it was measured on."""
+def time_stage2(
+    config: Config, cost: dict[str, float], device: torch.device, steps: int = PROBE_STEPS
+) -> tuple[float, int]:
+    """Seconds a step, the median of `steps` (without the penalty, which is rare), and the images it was measured on."""
     batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
     shape, latent_dim = config.space_shape, config.generator.latent_dim
     generator = build_generator(config).to(device).to(memory_format=torch.channels_last)
@@ -167,16 +169,16 @@ def time_stage2(config: Config, cost: dict[str, float], device: torch.device) ->
             generator, discriminator, optimizer_g, schedule, pair, precision, reconstruction_weight=1.0, guard=guard
         )
 
-    return _seconds(step, device) * config.stage2.batch / batch, batch
+    return _seconds(step, device, steps) * config.stage2.batch / batch, batch
 
 
 def _probe_batch(batch: int, macs: float) -> int:
     return max(1, min(batch, int(PROBE_MACS / macs)))
 
 
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
+def _seconds(step: Callable[[], None], device: torch.device, steps: int = PROBE_STEPS) -> float:
     times = []
-    for _ in range(PROBE_STEPS + 1):
+    for _ in range(steps + 1):
         started = time.perf_counter()
         step()
         if device.type == "cuda":

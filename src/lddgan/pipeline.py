@@ -15,7 +15,7 @@ from lddgan.data.latents import to_uint8, to_unit_range
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
-from lddgan.models import Generator, load_model, save_model
+from lddgan.models import Generator, is_ours, load_model, save_model
 from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.space import Space
@@ -33,6 +33,7 @@ class Pipeline:
 
     def __init__(self, config: Config, space: Space, generator: Generator, device: str = "auto") -> None:
         self.config, self.device = config, resolve_device(device)
+        self.origin: Path | None = None
         self.space = space.to(self.device).to(memory_format=torch.channels_last).eval()
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last).eval()
         diffusion = config.diffusion
@@ -40,15 +41,23 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto", decoder: str | None = None) -> Pipeline:
-        """Read a model folder, a run folder, or a model that ships with the package, by name.
+        """Read a model folder, a run folder, or a model that ships with the package or lies on the hub, by name.
 
         Args:
+            folder: a folder, the name of a shipped model, or `owner/model` of the hub, which is only asked where there
+                is no such folder; nothing but weights and the config is fetched.
             decoder: "slim" or "full"; None takes the slim one where there is one.
 
         Raises:
             UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder.
         """
+        from lddgan import sharing
+
+        known = Path(folder).exists() or is_ours(folder)
+        if not known and sharing.HUB_NAME.fullmatch(str(folder)):
+            folder = sharing.fetch(str(folder))
         pipe = cls(*load_model(folder), device=device)
+        pipe.origin = Path(folder)
         if decoder is not None:
             pipe.decoder = decoder
         return pipe
@@ -69,6 +78,20 @@ class Pipeline:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write a model folder that `from_pretrained` reads."""
         save_model(folder, self.config, self.space, self.generator, dtype)
+
+    def push_to_hub(self, name: str, *, private: bool = False, licence: str = "apache-2.0", half: bool = True) -> str:
+        """Upload the model as `owner/model`, with samples and a card written from the run; returns the address.
+
+        Args:
+            licence: of the weights, as the hub spells it.
+            half: in float16, which halves its size.
+
+        Raises:
+            UserError: huggingface_hub is not installed, the name is none, or the hub refuses.
+        """
+        from lddgan import sharing
+
+        return sharing.push(self, name, private=private, licence=licence, half=half)
 
     def __call__(self, n: int, seed: int = 0, batch: int = BATCH) -> np.ndarray:
         """Draw images 0 .. n - 1 of `seed`: uint8 `[n, H, W, C]`."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from lddgan.autoencoder.model import Autoencoder
 from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
-from lddgan.config import STAGES, Config, identity, load_yaml, save_yaml
+from lddgan.config import STAGES, Config, UVitConfig, identity, load_yaml, save_yaml
 from lddgan.data.latents import OnTheFly, TrainingSet, cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
@@ -110,11 +110,26 @@ def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
 def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
     """The networks of the model `init`, if they are of the sizes that `config` asks for."""
     theirs, space, generator = load_model(init)
-    ours = identity(config)
-    for name, value in identity(theirs).items():
-        if name.split(".")[0] in ("space", "autoencoder", "generator") or name == "images.channels":
-            if value != ours.get(name, value):
-                raise UserError(f"the model '{init}' has {name} {value}, not {ours[name]}: set --{name} '{value}'")
+    if theirs.space != config.space:
+        raise UserError(
+            f"the model '{init}' draws in the space {theirs.space}, not {config.space}: take a recipe of that"
+        )
+    was, wanted = identity(theirs), identity(config)
+    for name in dict.fromkeys([*was, *wanted]):
+        if name.split(".")[0] in ("autoencoder", "generator") or name == "images.channels":
+            if name not in was or name not in wanted:
+                raise UserError(
+                    f"the model '{init}' has another kind of {name.split('.')[0]}: take a recipe with the same"
+                )
+            if was[name] != wanted[name]:
+                raise UserError(
+                    f"the model '{init}' has {name} {was[name]}, not {wanted[name]}: set --{name} '{was[name]}'"
+                )
+    if isinstance(config.generator, UVitConfig) and theirs.space_shape != config.space_shape:
+        raise UserError(
+            f"the ViT of '{init}' draws x_0 of {list(theirs.space_shape)}, not {list(config.space_shape)}: set "
+            f"--images.resolution {theirs.images.resolution}"
+        )
     if not isinstance(space, LatentSpace):
         return {"generator": generator}
     parts: dict[str, nn.Module] = {"autoencoder": space.autoencoder, "generator": generator}

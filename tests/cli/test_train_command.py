@@ -11,7 +11,7 @@ from tiny import make_images, tiny_config, visible
 from lddgan import Pipeline
 from lddgan.cli.main import run
 from lddgan.cli.train import resolve
-from lddgan.config import dump_yaml, from_dict, load_yaml, save_yaml
+from lddgan.config import UVitConfig, dump_yaml, from_dict, load_yaml, save_yaml
 from lddgan.errors import UserError
 from lddgan.recipes import demo
 
@@ -28,6 +28,15 @@ def test_overrides_are_fields_of_a_recipe():
     assert config.stage2.objective == "adversarial" and config.autoencoder == demo().autoencoder
     assert resolve("demo", None, ["--generator.attention_resolutions", "[4]"]).generator.attention_resolutions == (4,)
     assert resolve("demo", None, []) == demo()
+
+
+def test_a_whole_part_can_be_given():
+    vit = "{patch: 1, embed_dim: 8, depth: 3, num_heads: 2, latent_dim: 4}"
+    assert resolve("demo", None, ["--generator", vit]).generator == UVitConfig(
+        patch=1, embed_dim=8, depth=3, num_heads=2, latent_dim=4
+    )
+    config = resolve("demo", None, ["--space", "pixels", "--discriminator.num_layers", "4"])
+    assert config.autoencoder is None and config.space_shape == (1, 8, 8)
 
 
 def test_a_yaml_file_is_a_config_too(tmp_path):

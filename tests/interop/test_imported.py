@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import visible
 from torch import nn
 
@@ -191,3 +192,59 @@ def test_nothing_in_a_file_is_run_and_no_model_overwritten(tmp_path, files):
     run([*arguments, "--resolution", "16"])
     with pytest.raises(UserError, match="already holds a model"):
         run([*arguments, "--resolution", "16"])
+
+
+PARITY = Path(__file__).parents[3] / "shared" / "parity"
+FIXTURES = ["ddgan_generator_cifar10", "ddgan_generator_celebahq", "wddgan_generator_cifar10",
+            "wddgan_generator_wavelet", "lddgan_generator_cifar10", "lddgan_generator_celebahq",
+            "lddgan_generator_lsun", "sampling_trajectory"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_an_imported_file_computes_what_the_published_system_did(tmp_path, name):
+    """The fixture's weights as a released file, through the command, against its recorded output."""
+    if not PARITY.exists():
+        pytest.skip("the large parity fixtures are not at hand")
+    fixture = load_file(PARITY / f"{name}.safetensors")
+    weights = {key: value for key, value in fixture.items() if not key.startswith(("in.", "out.", "draw."))}
+    torch.save(weights, tmp_path / "netG_1.pth")
+    x = fixture["in.x_T"] if name == "sampling_trajectory" else fixture["in.x_t"]
+    system = "lddgan" if name == "sampling_trajectory" else name.split("_")[0]
+    files = [str(tmp_path / "netG_1.pth")]
+    if system == "lddgan":
+        files.append(str(released_autoencoder(tmp_path, autoencoder(x.shape[1]))))
+    tanh = [] if fixture["out.x0"].abs().max() <= 1 else ["--no-tanh"]
+    side = x.shape[2] * (1 if system == "ddgan" else 2)
+    run(["import", *files, "--as", system, "--to", str(tmp_path / "m"), "--resolution", str(side), "--num-steps", "4",
+         *tanh])  # fmt: skip
+    pipe = Pipeline.from_pretrained(tmp_path / "m", "cpu")
+    assert pipe.config.space_shape == x.shape[1:]
+    with torch.inference_mode():
+        if name == "sampling_trajectory":
+            recorded = [fixture[key] for key in sorted(fixture) if key.startswith("draw.")]  # z and noise in turns
+            x_0 = sample(pipe.generator, pipe.schedule, x, list(zip(recorded[::2], recorded[1::2], strict=True)))
+        else:
+            x_0 = pipe.generator(x, fixture["in.t"], fixture["in.z"])
+    assert (x_0 - fixture["out.x0"]).norm() / fixture["out.x0"].norm() < 2e-6
+
+
+def test_a_model_of_no_published_size_does_not_pass_for_one(tmp_path):
+    file = released(tmp_path, generator())
+    run(["import", str(file), "--as", "ddgan", "--to", str(tmp_path / "m"), "--resolution", "16", "--num-steps", "2"])
+    config = Pipeline.from_pretrained(tmp_path / "m", "cpu").config
+    assert (config.recipe, config.data) == ("ddgan-imported", "")
+
+
+def test_a_schedule_of_its_own_is_taken_and_another_kind_refused(tmp_path):
+    weights = generator_to_released(generator())
+    for arguments, says in ((dict(beta_min=0.5, beta_max=5.0), None), (dict(use_geometric=True), "geometric schedule")):
+        told = argparse.Namespace(num_timesteps=2, **arguments)
+        torch.save({"netG_dict": weights, "args": told}, tmp_path / "content.pth")
+        call = ["import", str(tmp_path / "content.pth"), "--as", "ddgan", "--resolution", "16"]
+        if says:
+            with pytest.raises(UserError, match=says):
+                run([*call, "--to", str(tmp_path / "other")])
+        else:
+            run([*call, "--to", str(tmp_path / "m")])
+            diffusion = Pipeline.from_pretrained(tmp_path / "m", "cpu").config.diffusion
+            assert (diffusion.num_steps, diffusion.beta_min, diffusion.beta_max) == (2, 0.5, 5.0)

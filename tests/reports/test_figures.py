@@ -87,11 +87,25 @@ def test_figures_without_a_model_say_so(tmp_path, name):
     _, lines, picture = build(name, tmp_path)
     assert lines and not any(line["ours: samples"] for line in lines)
     for line in lines:
-        assert line["ours: remark"] in (
-            "256 px: not at the small scale",
-            f"{line['System']} is not in this package yet",
-        )
+        assert line["ours: remark"] in ("256 px: not at the small scale",)
     assert picture.shape[1] == round(4.2 * len(lines) * 130)
+
+
+def test_the_family_side_by_side_without_stand_ins(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "SHIPPED", tmp_path / "none")
+    rows = [made_up("ddgan"), made_up("weighted")]
+    _, lines, _ = build("family", tmp_path, rows)
+    assert [line["System"].split()[0] for line in lines[:4]] == ["DDGAN", "WDDGAN", "LDDGAN", "LDDGAN,"]
+    assert [bool(line["ours: samples"]) for line in lines[:4]] == [True, False, True, False]
+    remarks = {line["System"]: [other["ours: remark"] for other in lines if other["System"] == line["System"]]
+               for line in lines}  # fmt: skip
+    assert not any("digits" in remark for remark in remarks["DDGAN (pixels)"])  # no recipe draws them
+
+
+def test_predecessors_are_in_the_plot_of_quality_against_time(tmp_path):
+    _, lines, _ = build("fig3", tmp_path, [made_up("ddgan"), made_up("weighted")])
+    ours = [(line["Model"], line["ours: Time (s) ↓"]) for line in lines if line["ours: Time (s) ↓"]]
+    assert ours == [("Ours", "0.5"), ("DDGAN", "0.5")]
 
 
 def test_a_row_whose_picture_is_gone_leaves_the_panel_blank(tmp_path):

@@ -51,6 +51,18 @@ def test_everything_comes_back_and_goes_on_the_same(tmp_path):
     assert_same_bits(saved.state(), loaded.state())
 
 
+def test_a_name_that_an_older_file_does_not_have_counts_as_its_default(tmp_path):
+    Parts(tmp_path / "x.pt").checkpoint.save(2)
+    for value, default in (("latent", "latent"), ("pixels", "latent"), ("latent", None)):
+        unsaid = {"space": default} if default else {}
+        newer = Checkpoint(tmp_path / "x.pt", {**IDENTITY, "space": value}, unsaid, best=Best())
+        if value == default:
+            assert newer.load(CPU) == 2
+        else:
+            with pytest.raises(UserError, match=f"space was {default} and is now {value}"):
+                newer.load(CPU)
+
+
 def test_no_file_means_no_steps(tmp_path):
     assert Parts(tmp_path / "x.pt").checkpoint.load(CPU) == 0
 

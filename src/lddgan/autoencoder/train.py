@@ -24,7 +24,7 @@ from lddgan.autoencoder.objective import (
 )
 from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.quantiser import CodebookUse, Quantiser
-from lddgan.config import Config, Stage1Config, identity
+from lddgan.config import Config, Stage1Config, defaults, identity
 from lddgan.data.latents import to_unit_range
 from lddgan.data.prepare import ImageSet
 from lddgan.errors import RunStopped
@@ -92,7 +92,7 @@ def train_reconstruction(
     health = Stage1Health()
     best_file = folder / "checkpoints" / f"{task.name}_best.safetensors"
     checkpoint = Checkpoint(
-        folder / "checkpoints" / f"{task.name}.pt", {**identity(config), "the data": train.hash},
+        folder / "checkpoints" / f"{task.name}.pt", {**identity(config), "the data": train.hash}, defaults(),
         network=network, discriminator=discriminator, optimizer=optimizer, optimizer_d=optimizer_d,
         ema=ema, best=best, codebook_use=use, health=health,
     )  # fmt: skip

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     lines = [
         f"{'':<18}{'parameters':>14}{'MACs an image':>16}",
         _line("generator", generator, cost["generator_macs_per_step"]) + f"  a step, of {steps}",
-        _line("decoder", decoder, cost["decoder_macs"]) + ("" if decoder else f"  none, it draws {config.space}"),
+        _line("decoder", decoder, cost["decoder_macs"]) + ("" if decoder else f"  none: the space is {config.space}"),
         _line("whole sample", generator + decoder, cost["sample_macs"]),
     ]
     if "slim_decoder_params" in cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from lddgan.cli.main import Parser
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     for name in ("resolution", "num_steps", "latent_scale"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} {value} is not positive: give another")
     if (options.to / "config.json").exists():
         raise UserError(f"'{options.to}' already holds a model: give another folder with --to")

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score a model's samples, or any set of images, against a reference set",
     "cost": "parameters, multiply-accumulates and memory of a model or recipe",
     "import": "turn a released checkpoint of DDGAN, WDDGAN or LDDGAN into a model",
+    "export": "the whole sampler as ONNX, a torch.export program or OpenVINO",
     "report": "one self-contained page about a run",
     "bench": "how fast a model draws, by the protocol of the paper",
     "reproduce": "the paper's tables and figures, ours beside theirs",

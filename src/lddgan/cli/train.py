@@ -113,7 +113,7 @@ def _parse_overrides(arguments: list[str]) -> dict[str, Any]:
                 raise UserError(f"--{name} has no value: give one after it")
             text = rest.pop(0)
         try:
-            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+            value = yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{" else text)
         except yaml.YAMLError:
             raise UserError(f"--{name} {text} cannot be read: give a number, a word, or a list like 1,2,2") from None
         values[name.replace("-", "_")] = value

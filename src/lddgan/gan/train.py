@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lddgan.config import Config, identity
+from lddgan.config import Config, defaults, identity
 from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
@@ -70,7 +70,7 @@ def train_gan(
     optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9))
     ema, best = Ema(generator, settings.ema_decay), Best()
     checkpoint = Checkpoint(
-        folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": data.hash},
+        folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": data.hash}, defaults(),
         generator=generator, discriminator=discriminator,
         optimizer_g=optimizer_g, optimizer_d=optimizer_d, ema=ema, best=best,
     )  # fmt: skip

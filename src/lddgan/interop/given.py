@@ -27,7 +27,9 @@ def given_autoencoder(name: str, config: Config) -> tuple[Config, nn.Module]:
         UserError: there is no such thing, it is damaged, or its channels or factor do not fit the images.
     """
     if config.autoencoder is None:
-        raise UserError(f"the recipe '{config.recipe}' has no autoencoder, it draws {config.space}: leave out '{name}'")
+        raise UserError(
+            f"the recipe '{config.recipe}' has no autoencoder, it draws {config.space}: leave --autoencoder out"
+        )
     part: AutoencoderConfig | DiffusersConfig | None
     side = config.images.resolution
     if name.endswith(FILES):

@@ -50,8 +50,8 @@ def import_model(
 
     Args:
         files: the generator's and, for LDDGAN, the autoencoder's (`.ckpt`), in any order. Nothing in them is run.
-        resolution, num_steps: of the images and of the diffusion; None: as the training state says, else as the
-            published recipe of these sizes has it.
+        resolution, num_steps: of the images and of the diffusion; None: as the published recipe of these sizes has it
+            (the steps: as the training state says, where it is one).
         tanh: whether the generator ends in one; None: as the training state says, else yes.
         latent_scale: what LDDGAN's latents were divided by; None: as released with this factor.
 
@@ -78,6 +78,15 @@ def import_model(
     parts["diffusion.num_steps"] = num_steps or _agreed(alike, path, "--num-steps", lambda c: c.diffusion.num_steps)
     side = resolution or _agreed(alike, path, "--resolution", lambda c: c.images.resolution)
     base = alike[0] if alike else recipe(PUBLISHED[system][0])
+    if not alike:  # only what has to be there for training on; it tells nothing of this model
+        parts |= {"recipe": f"{system}-imported", "data": ""}
+    if getattr(arguments, "use_geometric", False):
+        raise UserError(
+            f"'{path}' was trained on the geometric schedule, which no published model has: it is not supported"
+        )
+    for name in ("beta_min", "beta_max"):
+        if hasattr(arguments, name):
+            parts[f"diffusion.{name}"] = getattr(arguments, name)
     if side < 8 or side % factor:
         raise UserError(f"--resolution {side} does not fit '{path}', whose images are {factor} times as large as x_0")
     own = {name: value for name, value in sizes.items() if name not in ("channels", "attention_levels")}
@@ -139,7 +148,7 @@ def _generator_in(content: Any) -> tuple[dict[str, Tensor] | None, Any]:
     for candidate in (content, *content.values()):
         names = _names(candidate)
         if any(name.startswith("all_modules.") for name in names):
-            return without_prefix(candidate), content.get("args")
+            return without_prefix(without_prefix(candidate, "state_dict.")), content.get("args")
     return None, None
 
 
@@ -147,7 +156,7 @@ def _names(state: Any) -> list[str]:
     """The names of a dictionary of tensors, without a prefix; none of anything else."""
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         return []
-    return [str(name).removeprefix("module.") for name in state]
+    return [str(name).removeprefix("state_dict.").removeprefix("module.") for name in state]
 
 
 def _image_channels(path: Path, system: System, sizes: dict[str, Any], autoencoder: dict[str, Any] | None) -> int:

@@ -180,7 +180,7 @@ class NCSNpp(nn.Module):
 
         Args:
             x_t: the noisy sample `x_{t+1}`, `[B, C, H, W]`.
-            t: int64 `[B]`.
+            t: int64 `[B]`, or `[1]` for all.
             z: standard normal `[B, latent_dim]`.
         """
         halvings = self.halvings

@@ -136,7 +136,8 @@ class UVit(nn.Module):
         time = self.time_1(F.silu(self.time_0(sinusoid(t, self.embed_dim).to(x_t.dtype))))
         style = self.mapping(z)  # [B, S]
         h = self.patches(x_t).flatten(2).transpose(1, 2)  # [B, L - 1, D]
-        h = torch.cat([time[:, None], h], dim=1) + self.position  # [B, L, D]
+        time = time[:, None].expand(len(h), -1, -1)  # t may be one for all
+        h = torch.cat([time, h], dim=1) + self.position  # [B, L, D]
         skips = []
         for block in self.blocks_in:
             h = block(h, style)

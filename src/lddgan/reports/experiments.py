@@ -34,13 +34,15 @@ from lddgan.recipes import recipe
 from lddgan.reports.figures import GRID_IMAGES, GRID_SEED
 from lddgan.reports.published import TABLES, paper_grid, paper_table
 from lddgan.reports.rows import Row, What, save_row, settings
-from lddgan.reports.tables import STAND_INS
+from lddgan.reports.tables import FAMILY, PREDECESSORS, stand_ins
 from lddgan.run import load_images, resume_run, start_run
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write
 
 WITH_KL = "-kl"
 """Behind the name of a system whose latent has a KL penalty (Table 7)."""
+PROBE_STEPS = 15
+"""Steps whose median tells how many fit: what is measured once holds for good."""
 MINUTES = 15
 """Of stage 2, for every row of the small scale."""
 
@@ -58,8 +60,6 @@ class Set:
     """Recipes of the systems that are no setting of `recipe`: the predecessors and the ViT."""
 
 
-PREDECESSORS = ("ddgan", "wddgan")
-FAMILY = (*PREDECESSORS, "uvit-tiny", "uvit-mid", "uvit-large")
 SETS: dict[str, dict[str, Set]] = {
     "small": {
         "cifar10": Set("cifar10-small", 10_000, trials=10, family={name: f"cifar10-{name}-small" for name in FAMILY}),
@@ -120,14 +120,13 @@ def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
         elif name == "fig2":
             continue
         elif name == "fig3":
-            parts = [("cifar10", "weighted")]
+            parts = [(row.set, row.system) for row in paper_table("table3").rows]
         else:
             parts = [(panel.set, panel.system) for panel in paper_grid(name).panels]
         for printed_set, system in parts:
-            for name_of_set in STAND_INS.get(printed_set or "", (printed_set,)):
+            for name_of_set in stand_ins(printed_set, system):
                 if name_of_set in SETS[scale] and system:
-                    if system not in FAMILY or system in SETS[scale][name_of_set].family:
-                        found.add((str(name_of_set), system))
+                    found.add((str(name_of_set), system))
     order = ["autoencoder", "autoencoder-kl", "adversarial", "reconstruction", "weighted", "weighted-kl", *FAMILY]
     return sorted(found, key=lambda pair: (list(SETS[scale]).index(pair[0]), order.index(pair[1])))
 
@@ -206,7 +205,7 @@ def fixed_epochs(plan: Plan, system: str, count: int) -> float:
             return float(known[name]["epochs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{file}' is damaged ({error}): restore it, or remove it to measure anew") from None
-    seconds, _ = time_stage2(base, model_cost(base), device)
+    seconds, _ = time_stage2(base, model_cost(base), device, PROBE_STEPS)
     steps_an_epoch = count / base.stage2.batch
     epochs = max(0.01, int(100 * MINUTES * 60 / seconds / steps_an_epoch) / 100)
     known[name] = {

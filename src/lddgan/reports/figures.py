@@ -24,7 +24,7 @@ from lddgan.reports.grid import image_grid
 from lddgan.reports.published import Panel, paper_grid, paper_table
 from lddgan.reports.rows import Row
 from lddgan.reports.sheets import Sheet, save_text
-from lddgan.reports.tables import STAND_INS, describe_row, matching, row_name, why_blank
+from lddgan.reports.tables import describe_row, matching, row_name, stand_ins, why_blank
 from lddgan.runtime.files import atomic_write
 
 FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "family")
@@ -106,12 +106,14 @@ def _trade_off(rows: Sequence[Row], scale: str, picture: Path) -> Sheet:
     theirs = [(line[0].split(" [")[0], float(line[1]), float(line[2])) for line in lines]
     ours: dict[str, list[tuple[str, float, float]]] = {}
     sources = {}
-    for row in matching(rows, scale, "cifar10", "weighted"):
-        assert row.speed is not None
-        point = row_name(row), float(row.speed["batch_seconds"]), float(row.scores["frechet_distance"])
-        ours.setdefault(f"{row.what.set}: {row.scores['score']}", []).append(point)
-        lines.append(["Ours", "", "", f"{point[1]:.4g}", f"{row.scores['score']} {point[2]:.2f}", point[0]])
-        sources[point[0]] = describe_row(row)
+    for printed in paper_table("table3").rows:
+        for row in matching(rows, scale, printed.set, printed.system):
+            assert row.speed is not None
+            own, source = printed.labels[0].split(" [")[0], row_name(row)
+            seconds, score = float(row.speed["batch_seconds"]), float(row.scores["frechet_distance"])
+            ours.setdefault(f"{row.what.set}: {row.scores['score']}", []).append((own, seconds, score))
+            lines.append([own, "", "", f"{seconds:.4g}", f"{row.scores['score']} {score:.2f}", source])
+            sources[source] = describe_row(row)
 
     figure = Figure(figsize=(7.5 + 4.0 * max(1, len(ours)), 4.8), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -140,7 +142,7 @@ def _trade_off(rows: Sequence[Row], scale: str, picture: Path) -> Sheet:
 def _sample_grids(name: str, rows: Sequence[Row], scale: str, rows_folder: Path, picture: Path) -> Sheet:
     """The systems side by side, each in its column; sets that stand in for the paper's lie below it."""
     grid = paper_grid(name)
-    sets = [STAND_INS.get(panel.set or "", (panel.set,)) for panel in grid.panels]
+    sets = [stand_ins(panel.set, panel.system) for panel in grid.panels]
     lines, sources = [], {}
     cells: list[tuple[str, Image.Image | str] | None] = []
     for level in range(max(map(len, sets))):

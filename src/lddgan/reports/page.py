@@ -96,11 +96,6 @@ def write_report(
         if pipe and images:
             measured = from_model(pipe, str(model), samples, SEED)
             scored = _metrics(evaluate(measured, Reference(from_images(images[0], config.data, "train")), network))
-    slim = _file(
-        folder / "reconstructions-slim.png",
-        "The same by the slim decoder",
-        "The slim decoder has not come to a report yet.",
-    )
     page = Template(TEMPLATE.read_text("utf-8")).substitute(
         title=escape(f"{config.recipe} on {Path(config.data).name}"),
         run=_run(folder, config),
@@ -108,12 +103,9 @@ def write_report(
         data=_data(*images) if images else missing,
         curves=_file(
             folder / "curves.png", "Losses and scores over the steps of all stages",
-            "There are no curves yet: stage 1 has not come to its first report.",
+            "There are no curves yet: no stage has come to its first report.",
         ),
-        reconstructions=_file(
-            folder / "reconstructions.png", "Held-out images, each with what the autoencoder makes of it to its right",
-            "There are no reconstructions yet: stage 1 has not come to its first report.",
-        ) + (slim if config.slim_decoder else ""),
+        reconstructions=_reconstructions(folder, config),
         samples=_over_time(folder / "samples"),
         copying=_copying(pipe, images, network, model.name) if pipe and images and model else missing,
         metrics=_all_metrics(folder / "metrics.json", scored),
@@ -125,6 +117,22 @@ def write_report(
     except OSError as error:
         raise UserError(f"cannot write '{out}' ({error.strerror or error}): choose another --out") from error
     return out
+
+
+def _reconstructions(folder: Path, config: Config) -> str:
+    """What comes back from the space: of one without networks all does."""
+    if config.autoencoder is None:
+        return _paragraph(f"The space is {config.space}: it has no autoencoder, an image comes back as it is.")
+    full = _file(
+        folder / "reconstructions.png", "Held-out images, each with what the autoencoder makes of it to its right",
+        "There are no reconstructions yet: stage 1 has not come to its first report.",
+    )  # fmt: skip
+    if config.slim_decoder is None:
+        return full
+    return full + _file(
+        folder / "reconstructions-slim.png", "The same by the slim decoder",
+        "The slim decoder has not come to a report yet.",
+    )  # fmt: skip
 
 
 class Pixels:
@@ -292,7 +300,7 @@ def _cost(config: Config) -> str:
         "decoder": ("decoder_params", "decoder_macs"),
         "encoder, not used to draw": ("encoder_params", "encoder_macs"),
     }
-    counts = {part: tuple(cost[name] for name in names) for part, names in parts.items()}
+    counts = {part: tuple(cost[name] for name in names) for part, names in parts.items() if cost[names[0]]}
     counts["whole sample"] = (cost["generator_params"] + cost["decoder_params"], cost["sample_macs"])
     if "slim_decoder_params" in cost:
         slim = cost["slim_decoder_params"]

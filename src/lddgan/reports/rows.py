@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lddgan.config import Config, identity, parts
+from lddgan.config import Config, defaults, identity
 from lddgan.errors import UserError
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.files import atomic_write
@@ -30,7 +30,8 @@ class What:
     scale: str
     set: str
     system: str
-    """`autoencoder`, or the objective of stage 2; with `-kl` behind it where the latent has a KL penalty."""
+    """`autoencoder`, or LDDGAN by the objective of its stage 2, each with `-kl` behind it where the latent has a KL
+    penalty; or one of the family, such as `ddgan`."""
     config: dict[str, str]
     """`settings` of the config."""
     data_sha256: str
@@ -71,11 +72,11 @@ def settings(config: Config, system: str) -> dict[str, str]:
 
     A new field with a default thus leaves the hash of older rows as it was. Stage 2 does not bear on an autoencoder.
     """
-    defaults = _defaults(Config)
+    unsaid = defaults()
     return {
         name: value
         for name, value in identity(config).items()
-        if defaults.get(name) != value and (not system.startswith("autoencoder") or name.startswith(AUTOENCODER_PARTS))
+        if unsaid.get(name) != value and (not system.startswith("autoencoder") or name.startswith(AUTOENCODER_PARTS))
     }
 
 
@@ -119,16 +120,3 @@ def load_rows(folder: str | Path) -> list[Row]:
     """
     rows = [load_row(path) for path in sorted(Path(folder).glob("*.json"))]
     return sorted(rows, key=lambda row: (row.what.set, row.what.system, row.seed, row.scores["score"], row.what.hash))
-
-
-def _defaults(kind: type, prefix: str = "") -> dict[str, str]:
-    """Dotted name -> default as `identity` writes it, of every field that has one."""
-    inner, found = parts(kind), {}
-    for field in dataclasses.fields(kind):
-        part = inner[field.name]
-        if part is not None:
-            found |= _defaults(part, f"{prefix}{field.name}.")
-        elif field.default is not dataclasses.MISSING:
-            value = list(field.default) if isinstance(field.default, tuple) else field.default
-            found[prefix + field.name] = str(value)
-    return found

@@ -12,6 +12,9 @@ from lddgan.reports.values import cost_value, discriminator_layers, heading, rec
 
 STAND_INS = {"cifar10": ("cifar10", "digits")}
 """Sets whose rows are shown in the place of a set of the paper; without an entry it is that set alone."""
+PREDECESSORS = ("ddgan", "wddgan")
+FAMILY = (*PREDECESSORS, "uvit-tiny", "uvit-mid", "uvit-large")
+"""Systems that are no setting of LDDGAN's recipe; no other set stands in for theirs."""
 SMALL_SETS = ("cifar10",)
 REMARK = "ours: remark"
 
@@ -56,10 +59,15 @@ def matching(rows: Sequence[Row], scale: str, set_name: str | None, system: str 
     """Rows of ours that belong beside a row of the paper, those of its own set first."""
     return [
         row
-        for name in STAND_INS.get(set_name or "", (set_name,))
+        for name in stand_ins(set_name, system)
         for row in rows
         if (row.what.scale, row.what.set, row.what.system) == (scale, name, system)
     ]
+
+
+def stand_ins(set_name: str | None, system: str | None) -> tuple[str | None, ...]:
+    """The sets of ours whose rows are shown in the place of the paper's."""
+    return (set_name,) if system in FAMILY else STAND_INS.get(set_name or "", (set_name,))
 
 
 def _own_labels(table: PaperTable, printed: PaperRow, row: Row) -> list[str]:

@@ -23,9 +23,12 @@ class Checkpoint:
     Random states and the data order are functions of (seed, step) and need no saving (`lddgan.runtime.seeds`).
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, str], **parts: Stateful) -> None:
-        """`identity` names what must not have changed at a resume: name of the thing -> its value or hash."""
-        self.path, self.identity = Path(path), identity
+    def __init__(
+        self, path: str | Path, identity: dict[str, str], unsaid: dict[str, str] | None = None, **parts: Stateful
+    ) -> None:
+        """`identity` names what must not have changed at a resume: name of the thing -> its value or hash; `unsaid`
+        tells what stands for a name that an older checkpoint does not have."""
+        self.path, self.identity, self.unsaid = Path(path), identity, unsaid or {}
         self._parts = parts
 
     def save(self, step: int) -> None:
@@ -56,7 +59,7 @@ class Checkpoint:
             return 0
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
-            was = state["identity"]
+            was = {**self.unsaid, **state["identity"]}
             changed = [name for name in self.identity if self.identity[name] != was.get(name)]
             if changed:
                 name = changed[0]

@@ -1,0 +1,111 @@
+"""A model in another engine's form, compared with the Python sampler before it is left there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lddgan.data.latents import to_uint8
+from lddgan.diffusion.sampler import sample
+from lddgan.errors import UserError
+from lddgan.export.formats import Run, write_onnx, write_openvino, write_torch
+from lddgan.export.sampler import WholeSampler, levels_apart
+from lddgan.pipeline import Pipeline
+from lddgan.runtime.files import ensure_folder
+from lddgan.runtime.seeds import image_draws
+
+Write = Callable[[WholeSampler, Path, bool], Run]
+FORMATS: dict[str, tuple[Write, str]] = {
+    "onnx": (write_onnx, ".onnx"),
+    "torch": (write_torch, ".pt2"),
+    "openvino": (write_openvino, "-openvino"),
+}
+"""The writer, and what the name of its file or folder ends in."""
+LEVELS = 2
+"""Grey levels that an export may be off."""
+CHECKED, TIMED, ROUNDS = (1, 3, 4), 16, 5
+"""Batches that are compared, images that are timed, and how often; the median counts."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written and how it did.
+
+    Attributes:
+        levels: the largest difference to the Python sampler over the batches `CHECKED`.
+        python_ms, engine_ms: milliseconds an image in batches of `TIMED`.
+        megabytes: of all files.
+    """
+
+    path: Path
+    levels: int
+    python_ms: float
+    engine_ms: float
+    megabytes: float
+
+
+def export_model(pipe: Pipeline, form: str, path: Path, *, half: bool = False) -> Exported:
+    """Write the whole sampler of `pipe` as `form`, one of `FORMATS`.
+
+    Args:
+        half: store large weights in float16 (ONNX and OpenVINO; torch stores float32, rounded).
+
+    Raises:
+        UserError: `path` exists, the engine is not installed, or what it computes is off; nothing is left then.
+    """
+    if path.exists():
+        raise UserError(f"'{path}' is there already: remove it, or give another name with --out")
+    ensure_folder(path.parent)
+    write, _ = FORMATS[form]
+    sampler = WholeSampler(pipe, half)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        written = Path(temporary) / path.name
+        run = write(sampler, written, half)
+        levels = _compare(sampler, run)
+        if levels > LEVELS:
+            raise UserError(
+                f"the {form} export draws images that are {levels} grey levels off, more than {LEVELS}: it was "
+                "removed; try another format, or float32"
+            )
+        python_ms, engine_ms = _time(sampler, run)
+        files = [written] if written.is_file() else list(written.rglob("*"))
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
+        os.replace(written, path) if written.is_file() else shutil.move(written, path)
+    return Exported(path, levels, python_ms, engine_ms, megabytes)
+
+
+def _compare(sampler: WholeSampler, run: Run) -> int:
+    """The largest difference in grey levels, over batches of several sizes with noise of their own."""
+    worst = 0
+    for seed, count in enumerate(CHECKED):
+        noise, z = sampler.inputs(count, seed)
+        worst = max(worst, levels_apart(run(noise.numpy(), z.numpy()), _python(sampler, count, seed)))
+    return worst
+
+
+@torch.inference_mode()
+def _python(sampler: WholeSampler, count: int, seed: int) -> np.ndarray:
+    """The images of the Python sampler, with the weights that were exported."""
+    draws = image_draws(seed, range(count), sampler.shape, sampler.latent_dim, sampler.num_steps)
+    return to_uint8(sampler.space.decode(sample(sampler.generator, sampler.schedule, *draws))).numpy()
+
+
+def _time(sampler: WholeSampler, run: Run) -> tuple[float, float]:
+    """Milliseconds an image of the Python sampler and of the engine, taken in turns."""
+    noise, z = (part.numpy() for part in sampler.inputs(TIMED))
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for taken, draw in zip(times, (lambda: _python(sampler, TIMED, 0), lambda: run(noise, z)), strict=True):
+            started = time.perf_counter()
+            draw()
+            taken.append(1e3 * (time.perf_counter() - started) / TIMED)
+    return statistics.median(times[0]), statistics.median(times[1])
