@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a recipe, or resume a run",
     "sample": "draw images from a model",
     "evaluate": "score a model's samples, or any set of images, against a reference set",
+    "serve": "a page that draws in real time, morphs, varies and fills in",
     "cost": "parameters, multiply-accumulates and memory of a model or recipe",
     "import": "turn a released checkpoint of DDGAN, WDDGAN or LDDGAN into a model",
     "export": "the whole sampler as ONNX, a torch.export program or OpenVINO",

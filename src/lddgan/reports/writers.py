@@ -19,7 +19,8 @@ Write = Callable[[np.ndarray], None]
 GRID_LIMIT = 4096
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
+    """One image, uint8 `[H, W, C]`, as the bytes of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -39,12 +40,12 @@ def open_writer(path: Path, total: int) -> Iterator[Write]:
 
         def write(name: str, image: np.ndarray) -> None:
             with atomic_write(path / name) as temporary:
-                temporary.write_bytes(_png(image))
+                temporary.write_bytes(png(image))
 
         yield _numbered(write)
     elif path.suffix == ".zip":
         with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            yield _numbered(lambda name, image: archive.writestr(name, _png(image)))
+            yield _numbered(lambda name, image: archive.writestr(name, png(image)))
     elif path.suffix == ".npz":
         with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as member:
