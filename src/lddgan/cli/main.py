@@ -19,7 +19,7 @@ COMMANDS = {
     "serve": "a page that draws in real time, morphs, varies and fills in",
     "cost": "parameters, multiply-accumulates and memory of a model or recipe",
     "import": "turn a released checkpoint of DDGAN, WDDGAN or LDDGAN into a model",
-    "export": "the whole sampler as ONNX, a torch.export program or OpenVINO",
+    "export": "the whole sampler as ONNX, a torch.export program, OpenVINO, or a web page",
     "report": "one self-contained page about a run",
     "bench": "how fast a model draws, by the protocol of the paper",
     "reproduce": "the paper's tables and figures, ours beside theirs",

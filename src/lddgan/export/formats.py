@@ -1,4 +1,4 @@
-"""One graph in the form that another engine runs: ONNX, a torch.export program, OpenVINO.
+"""One graph in the form that another engine runs: ONNX, a torch.export program, OpenVINO, a page for the browser.
 
 Each writer takes a `WholeSampler` and a path, and returns the function that runs what it has written there, loaded
 anew: noise and z in, uint8 images out.
@@ -7,11 +7,15 @@ anew: noise and z in, uint8 images out.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,9 @@ from lddgan.errors import UserError
 from lddgan.export.sampler import WholeSampler
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+ASSETS, PAGE = Path(__file__).with_name("assets"), Path(__file__).with_name("page.html")
+SHOWN = 64
+"""Pixels that an image takes in the page at least."""
 SMALL = 256
 """Weights of at least so many numbers are stored in float16, where that is asked for."""
 
@@ -73,6 +80,28 @@ def write_openvino(sampler: WholeSampler, path: Path, half: bool) -> Run:
     # Left to itself it computes in bfloat16 on some CPUs, which is more than two grey levels off.
     compiled = core.compile_model(str(path / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda noise, z: compiled({"noise": noise, "z": z})["images"]
+
+
+def write_web(sampler: WholeSampler, path: Path, half: bool) -> Run:
+    """A folder that draws in a browser, from any static host and without a request to anywhere else.
+
+    `index.html`, `model.onnx` and onnxruntime-web's files (`assets/README.md`).
+    """
+    path.mkdir()
+    run = write_onnx(sampler, path / "model.onnx", half)
+    for asset in ASSETS.iterdir():
+        if asset.suffix in (".mjs", ".wasm"):
+            shutil.copyfile(asset, path / asset.name)
+    side = sampler.resolution
+    model = {
+        "steps": sampler.num_steps, "shape": sampler.shape, "latentDim": sampler.latent_dim,
+        "image": [side, side, sampler.channels],
+    }  # fmt: skip
+    page = Template(PAGE.read_text("utf-8")).safe_substitute(
+        title=escape(path.name.removesuffix("-web")), model=json.dumps(model), shown=max(side, SHOWN)
+    )
+    (path / "index.html").write_text(page, "utf-8")
+    return run
 
 
 def _share_equal(model: Any) -> None:

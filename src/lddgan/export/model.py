@@ -17,7 +17,7 @@ import torch
 from lddgan.data.latents import to_uint8
 from lddgan.diffusion.sampler import sample
 from lddgan.errors import UserError
-from lddgan.export.formats import Run, write_onnx, write_openvino, write_torch
+from lddgan.export.formats import Run, write_onnx, write_openvino, write_torch, write_web
 from lddgan.export.sampler import WholeSampler, levels_apart
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.files import ensure_folder
@@ -28,6 +28,7 @@ FORMATS: dict[str, tuple[Write, str]] = {
     "onnx": (write_onnx, ".onnx"),
     "torch": (write_torch, ".pt2"),
     "openvino": (write_openvino, "-openvino"),
+    "web": (write_web, "-web"),
 }
 """The writer, and what the name of its file or folder ends in."""
 LEVELS = 2
@@ -57,7 +58,7 @@ def export_model(pipe: Pipeline, form: str, path: Path, *, half: bool = False) -
     """Write the whole sampler of `pipe` as `form`, one of `FORMATS`.
 
     Args:
-        half: store large weights in float16 (ONNX and OpenVINO; torch stores float32, rounded).
+        half: store large weights in float16 (torch stores float32, rounded).
 
     Raises:
         UserError: `path` exists, the engine is not installed, or what it computes is off; nothing is left then.

@@ -32,6 +32,7 @@ class WholeSampler(nn.Module):
         coefficients = zip(schedule.coef_x0.tolist(), schedule.coef_xt.tolist(), schedule.posterior_std.tolist(),
                            strict=True)  # fmt: skip
         self.steps = list(coefficients)
+        self.resolution, self.channels = pipe.config.images.resolution, pipe.config.images.channels
         self.shape, self.latent_dim = pipe.config.space_shape, pipe.config.generator.latent_dim
 
     def forward(self, noise: Tensor, z: Tensor) -> Tensor:
