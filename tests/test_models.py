@@ -5,8 +5,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import assert_same_bits, lively_model, tiny_config, visible
 
+from lddgan import Pipeline
 from lddgan.errors import UserError
 from lddgan.models import build_generator, build_space, load_model, save_model
 from lddgan.recipes import recipe
@@ -101,3 +103,27 @@ def test_no_folder_and_no_model_in_it(tmp_path):
     for name, says in (("missing", "there is no model"), ("file", "there is no model"), ("odd", "odd")):
         with pytest.raises(UserError, match=says):
             load_model(tmp_path / name)
+
+
+def test_a_model_for_drawing_only_draws_the_same_and_says_what_it_cannot(tmp_path):
+    config = tiny_config()
+    pipe = Pipeline(config, *lively_model(config), device="cpu")
+    pipe.save_pretrained(tmp_path / "whole")
+    pipe.save_pretrained(tmp_path / "drawing", drawing_only=True)
+    names = load_file(tmp_path / "drawing" / "autoencoder.safetensors").keys()
+    assert {"mean", "std"} < names and not any(name.startswith("autoencoder.") for name in names)
+    again = Pipeline.from_pretrained(tmp_path / "drawing", "cpu")
+    assert (again(5, seed=3) == pipe(5, seed=3)).all()
+    for call, says in (
+        (lambda: again.vary(again(1), 0.5), "saved for drawing only, it has no encoder: take the whole model"),
+        (lambda: setattr(again, "decoder", "full"), "it has no full decoder: take slim"),
+        (lambda: Pipeline.from_pretrained(tmp_path / "drawing", "cpu", decoder="full"), "it has no full decoder"),
+    ):
+        with pytest.raises(UserError, match=says):
+            call()
+    again.save_pretrained(tmp_path / "once more")  # what it lacks it does not make up
+    assert load_file(tmp_path / "once more" / "autoencoder.safetensors").keys() == names
+    # Without a slim decoder there is nothing to leave out.
+    config = tiny_config(slim_decoder=None)
+    Pipeline(config, *lively_model(config), device="cpu").save_pretrained(tmp_path / "full", drawing_only=True)
+    assert Pipeline.from_pretrained(tmp_path / "full", "cpu").vary(pipe(1), 0.0).shape == (1, 8, 8, 1)

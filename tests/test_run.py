@@ -287,14 +287,14 @@ def test_a_slim_decoder_left_out_must_be_given_too(tmp_path, tiny_data, finished
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_run_without_an_autoencoder_is_resumed_to_the_same_bits(tiny_data, cache, tmp_path, monkeypatch, name):
-    config = spaced_config(name, tiny_data)
+    config = with_fields(spaced_config(name, tiny_data), {"stage2.epochs": 3, "stage2.report_every": 10})
     start_run(config, tmp_path / "whole", **HERE)
     names = visible(tmp_path / "whole")
     assert "model/generator.safetensors" in names and "samples.png" in names
     assert not any("autoencoder" in name or "latents" in name or "stage1" in name for name in names)
 
-    monkeypatch.setattr(lddgan.gan.train, "interruptible", lambda: stopping_at(12))
-    with pytest.raises(RunStopped, match="stopped after step 12 of stage 2"):
+    monkeypatch.setattr(lddgan.gan.train, "interruptible", lambda: stopping_at(6))
+    with pytest.raises(RunStopped, match="stopped after step 6 of stage 2"):
         start_run(config, tmp_path / "parts", **HERE)
     monkeypatch.undo()
     resume_run(tmp_path / "parts", **HERE)
@@ -330,12 +330,12 @@ class stopping_at:
 @pytest.fixture(scope="module")
 def pixel_run(tiny_data, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "pixels"
-    start_run(spaced_config("pixels", tiny_data), folder, **HERE)
+    start_run(with_fields(spaced_config("pixels", tiny_data), {"stage2.epochs": 1}), folder, **HERE)
     return folder
 
 
 def test_a_model_without_an_autoencoder_is_fine_tuned_and_gives_none(pixel_run, tiny_data, cache, tmp_path):
-    config = spaced_config("pixels", tiny_data)
+    config = with_fields(spaced_config("pixels", tiny_data), {"stage2.epochs": 1})
     start_run(config, tmp_path / "tuned", **HERE, init=str(pixel_run))
     assert (tmp_path / "tuned" / "init" / "generator.safetensors").exists()
     with pytest.raises(UserError, match="has no autoencoder, it draws pixels: give one of a latent space"):
@@ -348,7 +348,7 @@ def test_a_model_without_an_autoencoder_is_fine_tuned_and_gives_none(pixel_run, 
 
 
 def test_a_start_from_other_networks_is_refused_before_anything_is_written(pixel_run, tiny_data, cache, tmp_path):
-    vit = spaced_config("vit", tiny_data)
+    vit = with_fields(spaced_config("vit", tiny_data), {"stage2.epochs": 1})
     start_run(vit, tmp_path / "vit", **HERE)
     larger = with_fields(vit, {"images.resolution": 16})
     for init, config, says in (

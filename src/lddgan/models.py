@@ -31,6 +31,8 @@ from lddgan.spaces.wavelet import WaveletSpace
 
 Generator = NCSNpp | UVit
 
+AUTOENCODER = "autoencoder"
+"""The part of a latent space that a model for drawing alone goes without."""
 SHIPPED = Path(__file__).parent / "shipped"
 if not SHIPPED.is_dir():  # an editable install: the models lie at the top of the repository
     SHIPPED = Path(__file__).parents[2] / "models"
@@ -82,16 +84,21 @@ def _levels(resolutions: list[int], resolution: int) -> tuple[int, ...]:
 
 
 def save_model(
-    folder: str | Path, config: Config, space: Space, generator: nn.Module, dtype: torch.dtype = torch.float32
-) -> None:
+    folder: str | Path, config: Config, space: Space, generator: nn.Module, dtype: torch.dtype = torch.float32,
+    drawing_only: bool = False,
+) -> None:  # fmt: skip
     """Write a model folder, `config.json` last; `dtype` float16 halves its size.
+
+    Args:
+        drawing_only: leave the autoencoder out where there is a slim decoder to draw with.
 
     Raises:
         UserError: the folder cannot be made or written.
     """
     folder = ensure_folder(folder)
     if isinstance(space, LatentSpace):
-        save_weights(space, folder / "autoencoder.safetensors", dtype)
+        leave_out = AUTOENCODER if space.drawing_only or (drawing_only and space.slim_decoder) else None
+        save_weights(space, folder / "autoencoder.safetensors", dtype, leave_out)
     save_weights(generator, folder / "generator.safetensors", dtype)
     with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
@@ -159,26 +166,37 @@ def _config_and_space(folder: Path, file: Path) -> tuple[Config, Space]:
             raise UserError(f"'{file}' is damaged ({error}): copy the model folder again") from None
     space = build_space(config)
     if isinstance(space, LatentSpace):
-        load_weights(space, folder / "autoencoder.safetensors")
+        may_lack = AUTOENCODER if space.slim_decoder is not None else None
+        space.drawing_only = load_weights(space, folder / "autoencoder.safetensors", may_lack)
     space.eval().requires_grad_(False)
     return config, space
 
 
-def save_weights(module: nn.Module, file: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write the state of `module` as a safetensors file that `load_weights` reads."""
+def save_weights(
+    module: nn.Module, file: Path, dtype: torch.dtype = torch.float32, leave_out: str | None = None
+) -> None:
+    """Write the state of `module` as a safetensors file that `load_weights` reads; `leave_out` is a part of it."""
+    state = {name: value for name, value in module.state_dict().items() if not _is_of(name, leave_out)}
     with atomic_write(file) as temporary:
-        state = module.state_dict()
         save_file({name: value.cpu().to(dtype).contiguous() for name, value in state.items()}, temporary)
 
 
-def load_weights(module: nn.Module, file: Path) -> None:
-    """Load a safetensors file into `module`, strictly.
+def load_weights(module: nn.Module, file: Path, may_lack: str | None = None) -> bool:
+    """Load a safetensors file into `module`, strictly; the part `may_lack` of it may be left out as a whole.
+
+    Returns:
+        Whether it is.
 
     Raises:
         UserError: missing, truncated, or of other sizes.
     """
     try:
-        module.load_state_dict(load_file(file))
+        state = load_file(file)
+        lacks = may_lack is not None and not any(_is_of(name, may_lack) for name in state)
+        if lacks:
+            state |= {name: value for name, value in module.state_dict().items() if _is_of(name, may_lack)}
+        module.load_state_dict(state)
+        return lacks
     except FileNotFoundError:
         raise UserError(f"the model file '{file}' is missing: copy the whole model folder") from None
     except (SafetensorError, OSError) as error:
@@ -186,3 +204,7 @@ def load_weights(module: nn.Module, file: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split()[:24])
         raise UserError(f"the model file '{file}' does not fit its config.json ({reason} ...): use one run's") from None
+
+
+def _is_of(name: str, part: str | None) -> bool:
+    return part is not None and name.startswith(f"{part}.")

@@ -75,9 +75,15 @@ class Pipeline:
     def decoder(self, name: str) -> None:
         self.space.decoder = name
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write a model folder that `from_pretrained` reads."""
-        save_model(folder, self.config, self.space, self.generator, dtype)
+    def save_pretrained(
+        self, folder: str | Path, dtype: torch.dtype = torch.float32, *, drawing_only: bool = False
+    ) -> None:
+        """Write a model folder that `from_pretrained` reads.
+
+        Args:
+            drawing_only: leave the autoencoder out where there is a slim decoder: what is left draws, and no more.
+        """
+        save_model(folder, self.config, self.space, self.generator, dtype, drawing_only)
 
     def push_to_hub(self, name: str, *, private: bool = False, licence: str = "apache-2.0", half: bool = True) -> str:
         """Upload the model as `owner/model`, with samples and a card written from the run; returns the address.
@@ -148,8 +154,8 @@ class Pipeline:
             raise UserError(f"cannot go from one image to another in {n}: ask for at least 2")
         frames = []
         for shares in torch.linspace(0, 1, n, device=self.device).split(BATCH):
-            ends = (self._draws(seed, [0] * len(shares)) for seed in (seed_a, seed_b))
-            frames.append(sample(self.generator, self.schedule, *editing.morph(*ends, shares)))
+            a, b = (self._draws(seed, [0] * len(shares)) for seed in (seed_a, seed_b))
+            frames.append(sample(self.generator, self.schedule, *editing.morph(a, b, shares)))
         return self.decode(torch.cat(frames))
 
     @torch.inference_mode()

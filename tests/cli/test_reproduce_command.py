@@ -265,13 +265,13 @@ def test_the_family_trains_for_as_long_without_an_autoencoder_where_it_has_none(
     monkeypatch.setitem(recipes.RECIPES, "tiny-wavelets", lambda: spaced_config("wavelet", tiny_data))
     monkeypatch.setitem(SETS["small"], "cifar10", Set("demo", 30, trials=2, family={"wddgan": "tiny-wavelets"}))
     monkeypatch.setattr(
-        experiments, "time_stage2", lambda config, *rest: (15 * 60 / (20.0 + 10 * (config.autoencoder is None)), 8)
+        experiments, "time_stage2", lambda config, *rest: (15 * 60 / (10.0 + 5 * (config.autoencoder is None)), 8)
     )
     arguments = [argument.replace("digits=", "cifar10=") for argument in tiny]
     run(["reproduce", "table3", *arguments])
     rows = {row.what.system: row for row in load_rows(tmp_path / "out" / "rows")}
     assert set(rows) == {"weighted", "wddgan"}
-    assert (rows["weighted"].training["steps"], rows["wddgan"].training["steps"]) == (19, 29)
+    assert (rows["weighted"].training["steps"], rows["wddgan"].training["steps"]) == (9, 14)
     assert rows["wddgan"].config["space"] == "wavelet" and rows["wddgan"].config["autoencoder"] is None
     assert rows["wddgan"].config["stage2"]["objective"] == "weighted"  # that of its recipe
     assert set(json.loads((tmp_path / "out" / "steps.json").read_text())) == {"cifar10", "cifar10, wddgan"}

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lddgan.models import Generator
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.seeds import image_draws
+from lddgan.spaces.space import Space
 
 
 class WholeSampler(nn.Module):
@@ -21,10 +23,12 @@ class WholeSampler(nn.Module):
 
     def __init__(self, pipe: Pipeline, half: bool = False) -> None:
         super().__init__()
-        own = copy.deepcopy(nn.ModuleList([pipe.generator, pipe.space])).cpu()
-        if half:
-            own.half()
-        self.generator, self.space = own.float().eval().requires_grad_(False)
+        self.generator: Generator = copy.deepcopy(pipe.generator).cpu()
+        self.space: Space = copy.deepcopy(pipe.space).cpu()
+        for module in (self.generator, self.space):
+            if half:
+                module.half()
+            module.float().eval().requires_grad_(False)
         if "slim_decoder" in self.space.networks():  # a copy forgets which of the two the pipeline was set to
             self.space.decoder = pipe.decoder
         self.schedule = schedule = pipe.schedule.to("cpu")

@@ -125,10 +125,15 @@ def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
             parts = [(panel.set, panel.system) for panel in paper_grid(name).panels]
         for printed_set, system in parts:
             for name_of_set in stand_ins(printed_set, system):
-                if name_of_set in SETS[scale] and system:
+                if name_of_set in SETS[scale] and system and _is_drawn(SETS[scale][name_of_set], system):
                     found.add((str(name_of_set), system))
     order = ["autoencoder", "autoencoder-kl", "adversarial", "reconstruction", "weighted", "weighted-kl", *FAMILY]
     return sorted(found, key=lambda pair: (list(SETS[scale]).index(pair[0]), order.index(pair[1])))
+
+
+def _is_drawn(kind: Set, system: str) -> bool:
+    """Whether there is a recipe of `system` for the set."""
+    return system not in FAMILY or system in kind.family
 
 
 def run_rows(plan: Plan, systems: Iterable[str]) -> list[Path]:

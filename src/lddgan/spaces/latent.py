@@ -30,6 +30,8 @@ class LatentSpace(Space):
         super().__init__()
         self.autoencoder, self.slim_decoder = autoencoder, slim_decoder
         self._decoder: str | None = None
+        self.drawing_only = False
+        """It came without the autoencoder's weights: only the slim decoder can be used."""
         self.register_buffer("mean", torch.zeros(autoencoder.latent_channels))
         self.register_buffer("std", torch.ones(autoencoder.latent_channels))
 
@@ -48,6 +50,8 @@ class LatentSpace(Space):
             raise UserError(f"there is no decoder '{name}': take slim or full")
         if name == "slim" and self.slim_decoder is None:
             raise UserError("this model has no slim decoder: take full, or train one with lddgan train --stage decoder")
+        if name == "full" and self.drawing_only:
+            raise UserError("this model was saved for drawing only, it has no full decoder: take slim")
         self._decoder = name
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
@@ -74,6 +78,8 @@ class LatentSpace(Space):
         return (latent - self.mean[:, None, None]) / self.std[:, None, None]
 
     def encode(self, images: Tensor) -> Tensor:
+        if self.drawing_only:
+            raise UserError("this model was saved for drawing only, it has no encoder: take the whole model")
         return self.normalise(self.autoencoder.encoder(images).float())
 
     def decode(self, x_0: Tensor) -> Tensor:

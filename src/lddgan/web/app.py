@@ -99,10 +99,11 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             raise UserError("there is no image yet: upload one or draw one")
         return image
 
-    def vary(path: str | None, strength: float, seed: float, count: float, state: Any = None) -> tuple[str, str]:
+    def vary(image: Any, strength: float, seed: float, count: float) -> tuple[str, str]:
+        """`image` is a file, or the state of the page."""
         try:
-            image = actions.read_upload(pipe, path) if path else image_of(state)
-            images = actions.vary(pipe, image, strength, seed, count)  # type: ignore[arg-type]
+            given = actions.read_upload(pipe, image) if isinstance(image, str) else image_of(image)
+            images = actions.vary(pipe, given, strength, seed, count)  # type: ignore[arg-type]
         except UserError as error:
             raise sentence(error) from None
         return actions.sheet_html(images, "variations"), str(actions.write_zip(images, place("variations.zip")))
@@ -182,8 +183,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             uploaded.upload(upload, uploaded, [image, shown, editor], **private)
             take.click(drawn, from_seed, [image, shown, editor], **private)
             go_vary.click(
-                lambda *rest: vary(None, *rest[1:], rest[0]), [image, strength, new_seed, ways], [result, changed_file],
-                **private,
+                vary, [image, strength, new_seed, ways], [result, changed_file], api_name="vary_shown", **private
             )  # fmt: skip
             go_fill.click(fill_painted, [editor, image, new_seed, ways], [result, changed_file], **private)
         # What has other inputs in the page than in the API.
