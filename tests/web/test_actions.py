@@ -29,11 +29,11 @@ def upload(folder, image: np.ndarray, name: str = "mine.png", **options):
 def test_sheets_grow_and_hold_every_image_once(pipe, monkeypatch):
     monkeypatch.setattr(actions, "SHEET_SECONDS", 1e9)  # none takes long
     sheets = list(actions.draw(pipe, 3, 100))
-    assert [len(sheet.images) for sheet in sheets[:2]] == [8, 16] and sheets[-1].drawn == 100
+    assert [len(sheet.images) for sheet in sheets[:2]] == [16, 32] and sheets[-1].drawn == 100
     assert (np.concatenate([sheet.images for sheet in sheets]) == pipe(100, seed=3)).all()
     assert re.fullmatch(r"100 images, [\d,]+ a second, \d+\.\d\d ms each", sheets[-1].figures)
     monkeypatch.setattr(actions, "SHEET_SECONDS", 0)  # every sheet took long: none grows
-    assert [len(sheet.images) for sheet in actions.draw(pipe, 3, 20)] == [8, 8, 4]
+    assert [len(sheet.images) for sheet in actions.draw(pipe, 3, 40)] == [16, 16, 8]
 
 
 def test_variations_and_filling_are_the_pipelines(pipe):

@@ -26,8 +26,9 @@ MAX_UPLOAD = 20 * 2**20
 MAX_SEED = 2**31 - 1
 TILE = 640
 """Width of a sheet of images in the page, in pixels, about."""
-SHEET_SECONDS = 0.1
-"""A sheet is sent as soon as it took so long to draw: smaller ones would be all overhead."""
+SHEET_SECONDS = 0.5
+"""Sheets are made larger until one takes about so long: an image costs least in a large batch."""
+FIRST_SHEET, LARGEST_SHEET = 16, 256
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ def draw(pipe: Pipeline, seed: int, count: int) -> Iterator[Sheet]:
     """
     _whole("seed", seed, 0, MAX_SEED)
     _whole("count", count, 1, MAX_COUNT)
-    started, first, size = time.perf_counter(), 0, 8
+    started, first, size = time.perf_counter(), 0, FIRST_SHEET
     while first < count:
         begun = time.perf_counter()
         images = pipe.draw(range(first, min(first + size, count)), seed)
         first += len(images)
         yield Sheet(images, first, time.perf_counter() - started)
-        if time.perf_counter() - begun < SHEET_SECONDS / 2:
-            size = min(2 * size, 256)
+        if time.perf_counter() - begun < SHEET_SECONDS:
+            size = min(2 * size, LARGEST_SHEET)
 
 
 def morph(pipe: Pipeline, seed_a: int, seed_b: int, frames: int) -> np.ndarray:

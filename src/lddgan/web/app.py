@@ -137,7 +137,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             figures = gr.Textbox(label="speed", elem_id="figures", interactive=False)
             sheet = gr.HTML(elem_id="drawn")
             file = gr.File(label="all as a zip", elem_id="drawn-file")
-            go.click(draw, [seed, count, decoder], [sheet, figures, file], api_name="draw")
+            go.click(draw, [seed, count, decoder], [sheet, figures, file], api_name="draw", show_progress="hidden")
         with gr.Tab("Morph"):
             with gr.Row():
                 seed_a, seed_b = (
