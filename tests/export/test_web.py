@@ -78,7 +78,7 @@ def test_it_draws_what_python_draws_and_asks_for_nothing_from_outside(hosted):
         again = page.evaluate("Array.from(lddgan.normals(3, 5, 20001))")
         page.fill("#count", "20")
         page.click("#draw")
-        page.wait_for_function("document.getElementById('said').textContent.startsWith('20 images')", timeout=60_000)
+        page.get_by_text("20 images, ").wait_for(timeout=60_000)
         assert page.locator("canvas").count() == 20
         assert "ms each" in page.inner_text("#said")
         browser.close()
