@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import tempfile
@@ -157,7 +158,6 @@ def _reason(error: Exception) -> str:
 
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        return importlib.import_module("huggingface_hub")
     except ImportError:
         raise UserError("models on the hub need huggingface_hub: pip install 'lddgan[hub]'") from None
-    return huggingface_hub

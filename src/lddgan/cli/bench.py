@@ -34,8 +34,9 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(result))
         return
     low, high = result["batch_seconds_quartiles"]
+    drawn = f"{result['decoder']} decoder" if pipe.space.networks() else f"no decoder, the space is {pipe.config.space}"
     print(
-        f"function evaluations    {result['nfe']}, {result['decoder']} decoder\n"
+        f"function evaluations    {result['nfe']}, {drawn}\n"
         f"batch of {result['batch']:<15}{result['batch_seconds']:.4f} s mean of {trials}, median "
         f"{result['batch_seconds_median']:.4f} s, quartiles {low:.4f} to {high:.4f} s\n"
         f"throughput              {result['images_per_second']:,.0f} images/s\n"

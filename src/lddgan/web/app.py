@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
@@ -203,7 +204,7 @@ def launch(app: Any, host: str, port: int, *, block: bool = True) -> str:
         UserError: the address cannot be had (the port is in use, or below 1024).
     """
     gr = _gradio()
-    from fastapi.middleware import Middleware
+    middleware = importlib.import_module("starlette.middleware")
 
     class OnlyFromHere:
         """Adds `POLICY` to every answer."""
@@ -224,7 +225,7 @@ def launch(app: Any, host: str, port: int, *, block: bool = True) -> str:
             server_name=host, server_port=port, quiet=True, show_error=True, prevent_thread_lock=True, share=False,
             max_file_size=actions.MAX_UPLOAD, ssr_mode=False, footer_links=["api"],
             theme=gr.themes.Default(font=FONTS, font_mono=["monospace"]),
-            app_kwargs={"middleware": [Middleware(OnlyFromHere)]},
+            app_kwargs={"middleware": [middleware.Middleware(OnlyFromHere)]},
         )  # fmt: skip
     except OSError:  # its own message names options that this program has not
         raise UserError(f"the port {port} of {host} is in use or cannot be had: choose another --port") from None
@@ -236,7 +237,6 @@ def launch(app: Any, host: str, port: int, *, block: bool = True) -> str:
 
 def _gradio() -> Any:
     try:
-        import gradio
+        return importlib.import_module("gradio")
     except ImportError:
         raise UserError("the page needs gradio: pip install 'lddgan[web]'") from None
-    return gradio
