@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tiny import lively_model, tiny_config
 import lddgan.models
 from lddgan import Pipeline, UserError
 from lddgan.data.latents import to_uint8
+from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.models import load_model
 from lddgan.runtime.seeds import image_draws
@@ -75,3 +78,14 @@ def test_shipped_models_have_names(pipe, tmp_path, monkeypatch):
 def test_unknown_device(pipe):
     with pytest.raises(UserError, match="'tpu' is not available"):
         Pipeline(pipe.config, pipe.space, pipe.generator, device="tpu")
+
+
+def test_the_gain_is_of_samples_alone():
+    config = tiny_config()
+    space, generator = lively_model(config)
+    plain = Pipeline(config, space, generator, device="cpu")
+    louder = Pipeline(dataclasses.replace(config, sample_gain=1.5), space, generator, device="cpu")
+    x_0 = sample(generator, plain.schedule, *plain._draws(3, range(4)))
+    assert (louder(4, seed=3) == plain.decode(1.5 * x_0)).mean() > 0.99  # but for rounding
+    assert (louder.decode(louder.encode(plain(4))) == plain.decode(plain.encode(plain(4)))).all()
+    assert (louder.vary(plain(4), 0.0) == plain.vary(plain(4), 0.0)).all()

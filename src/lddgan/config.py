@@ -67,6 +67,9 @@ class Config:
     """Draws in place of the autoencoder's decoder, which is kept beside it."""
     stages: tuple[Stage, ...] = STAGES
     """What is trained; the weights of the other networks come from a trained model or a given autoencoder."""
+    sample_gain: PositiveFloat = 1.0
+    """What the x_0 of a finished sample is multiplied with: a generator that L1 pulls to the middle draws too faintly.
+    It is no part of training."""
     seed: Natural = 0
     checkpoint_seconds: PositiveFloat = 120.0
     """Time between checkpoints; it changes nothing that is computed."""

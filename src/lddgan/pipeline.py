@@ -37,7 +37,9 @@ class Pipeline:
         self.space = space.to(self.device).to(memory_format=torch.channels_last).eval()
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last).eval()
         diffusion = config.diffusion
-        self.schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max).to(self.device)
+        schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max)
+        schedule.coef_x0[0] *= config.sample_gain  # the last step gives x_0 itself
+        self.schedule = schedule.to(self.device)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto", decoder: str | None = None) -> Pipeline:

@@ -117,9 +117,11 @@ def cifar10_small() -> Config:
         # bfloat16.
         stage2=Stage2Config(
             epochs=6, batch=64, learning_rate_generator=3e-4, learning_rate_discriminator=1e-3, ema_decay=0.999,
-            r1_gamma=1.0, r1_every=8, objective="reconstruction", cosine_decay=True, report_every=400,
+            r1_gamma=1.0, r1_every=8, objective="reconstruction", spread=0.4, cosine_decay=True, report_every=400,
             precision="float32",
         ),
+        # The data's deviation over the samples', the mean over the channels of x_0.
+        sample_gain=1.075,
         slim_decoder=SlimDecoderConfig(width=36, num_blocks=3, epochs=3, learning_rate=1e-3),
     )  # fmt: skip
 
