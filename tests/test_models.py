@@ -10,7 +10,7 @@ from tiny import assert_same_bits, lively_model, tiny_config, visible
 
 from lddgan import Pipeline
 from lddgan.errors import UserError
-from lddgan.models import build_generator, build_space, load_model, save_model
+from lddgan.models import build_generator, build_space, load_model, load_space, save_model
 from lddgan.recipes import recipe
 
 
@@ -121,6 +121,8 @@ def test_a_model_for_drawing_only_draws_the_same_and_says_what_it_cannot(tmp_pat
     ):
         with pytest.raises(UserError, match=says):
             call()
+    with pytest.raises(UserError, match="without its autoencoder: give the whole model"):
+        load_space(tmp_path / "drawing")
     again.save_pretrained(tmp_path / "once more")  # what it lacks it does not make up
     assert load_file(tmp_path / "once more" / "autoencoder.safetensors").keys() == names
     # Without a slim decoder there is nothing to leave out.

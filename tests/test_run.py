@@ -367,3 +367,11 @@ def test_the_report_of_a_run_without_an_autoencoder(pixel_run, tmp_path):
     page = write_report(pixel_run, "cpu", 4, out=tmp_path / "page.html").read_text()
     assert "The space is pixels: it has no autoencoder" in page and "stage 1" not in page
     assert "encoder, not used to draw" not in page
+
+
+def test_a_model_for_drawing_only_is_no_start(tiny_data, cache, tmp_path):
+    config = tiny_config(tiny_data)
+    save_model(tmp_path / "drawing", config, *lively_model(config), drawing_only=True)
+    with pytest.raises(UserError, match="saved for drawing only, without its autoencoder"):
+        start_run(config, tmp_path / "next", **HERE, init=str(tmp_path / "drawing"))
+    assert not (tmp_path / "next").exists()

@@ -11,6 +11,7 @@ import yaml
 from tiny import lively_model, spaced_config, tiny_config, visible
 
 from lddgan import Pipeline
+from lddgan.config import save_yaml
 from lddgan.errors import UserError
 from lddgan.models import save_model
 from lddgan.sharing import model_card
@@ -58,6 +59,7 @@ def run(tmp_path) -> Path:
     config = tiny_config("/home/somebody/secret place/faces.zip", slim_decoder=None)
     save_model(tmp_path / "run" / "model", config, *lively_model(config))
     facts = {"hardware": "a test, 2 threads", "training_images": 12_345}
+    save_yaml(config, tmp_path / "run" / "config.yaml")
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS))
     return tmp_path / "run"
@@ -96,6 +98,17 @@ def test_a_card_says_what_the_run_says_and_nothing_of_this_machine(run):
     assert "density" not in card and "somebody" not in card and "secret" not in card
 
 
+def test_a_card_takes_nothing_from_files_that_lie_about(run, tmp_path, monkeypatch):
+    pipe = Pipeline.from_pretrained(run / "model", "cpu")
+    assert "12,345 images" in model_card("me/faces", pipe.config, "apache-2.0", pipe.origin)  # of the run it is of
+    monkeypatch.chdir(run)  # where a run.json and a metrics.json lie
+    shipped = Pipeline.from_pretrained("demo", "cpu")
+    card = model_card("me/digits", shipped.config, "apache-2.0", shipped.origin)
+    assert "12,345" not in card and "11.09" not in card
+    (run / "config.yaml").unlink()  # not a run any more
+    assert "11.09" not in model_card("me/faces", pipe.config, "apache-2.0", pipe.origin)
+
+
 def test_a_card_without_a_run(tmp_path):
     config = spaced_config("wavelet", "digits")
     card = model_card("me/bands", config, "apache-2.0", None)
@@ -106,7 +119,10 @@ def test_a_card_without_a_run(tmp_path):
 
 
 def test_what_cannot_be_reached_is_a_sentence(hub, run, monkeypatch):
-    with pytest.raises(UserError, match=r"'me/none' cannot be fetched from the hub \(404: no such repository\)"):
+    with pytest.raises(
+        UserError,
+        match=r"no folder 'me/none', and as a model of the hub it cannot be fetched \(404: no such repository\)",
+    ):
         Pipeline.from_pretrained("me/none", "cpu")
     pipe = Pipeline.from_pretrained(run, "cpu")
     for name in ("faces", "me/fa ces", "a/b/c"):

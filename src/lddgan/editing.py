@@ -5,6 +5,8 @@ All are pure functions of their arguments; B batch, H and W pixels, C channels. 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     Standard normal vectors lie near a sphere; a straight line between two would lead through its empty middle.
     """
     flat_a, flat_b = a.flatten(1), b.flatten(1)
-    angle = torch.acos(F.cosine_similarity(flat_a, flat_b).clamp(-1, 1)).clamp(min=1e-4)[:, None]
+    angle = torch.acos(F.cosine_similarity(flat_a, flat_b).clamp(-1, 1)).clamp(1e-4, math.pi - 1e-4)[:, None]
     share = share[:, None]
     mixed = torch.sin((1 - share) * angle) * flat_a + torch.sin(share * angle) * flat_b
     return (mixed / torch.sin(angle)).view_as(a)

@@ -112,7 +112,7 @@ def load_model(folder: str | Path) -> tuple[Config, Space, Generator]:
     Raises:
         UserError: there is no such model; a file is missing, truncated, or of other sizes than `config.json` says.
     """
-    folder = _folder(folder)
+    folder = resolve_folder(folder)
     if not (folder / "config.json").exists() and (folder / "model").is_dir():
         folder = folder / "model"
     config, space = _config_and_space(folder, folder / "config.json")
@@ -128,11 +128,15 @@ def load_space(folder: str | Path) -> tuple[Config, LatentSpace]:
     Raises:
         UserError: also where the model's space is no latent one.
     """
-    folder = _folder(folder)
+    folder = resolve_folder(folder)
     run = folder / "config.yaml"
     config, space = _config_and_space(folder, run if run.exists() else folder / "config.json")
     if not isinstance(space, LatentSpace):
         raise UserError(f"the model '{folder}' has no autoencoder, it draws {config.space}: give one of a latent space")
+    if space.drawing_only:
+        raise UserError(
+            f"the model '{folder}' was saved for drawing only, without its autoencoder: give the whole model"
+        )
     return config, space
 
 
@@ -144,7 +148,12 @@ def is_ours(folder: str | Path) -> bool:
     return (path / "config.yaml").exists() or (path / "generator.safetensors").exists()
 
 
-def _folder(folder: str | Path) -> Path:
+def resolve_folder(folder: str | Path) -> Path:
+    """The folder of a model, which may be the name of a shipped one.
+
+    Raises:
+        UserError: there is none.
+    """
     if not Path(folder).exists() and (SHIPPED / str(folder)).is_dir():
         folder = SHIPPED / str(folder)
     folder = Path(folder)

@@ -15,7 +15,7 @@ from lddgan.data.latents import to_uint8, to_unit_range
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
-from lddgan.models import Generator, is_ours, load_model, save_model
+from lddgan.models import Generator, is_ours, load_model, resolve_folder, save_model
 from lddgan.runtime.device import resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.space import Space
@@ -59,7 +59,7 @@ class Pipeline:
         if not known and sharing.HUB_NAME.fullmatch(str(folder)):
             folder = sharing.fetch(str(folder))
         pipe = cls(*load_model(folder), device=device)
-        pipe.origin = Path(folder)
+        pipe.origin = resolve_folder(folder)
         if decoder is not None:
             pipe.decoder = decoder
         return pipe
@@ -130,7 +130,8 @@ class Pipeline:
             UserError: images of another size, number of channels or type.
         """
         side, channels = self.config.images.resolution, self.config.images.channels
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, channels):
+        fits = images.ndim == 4 and images.shape[1:] == (side, side, channels) and len(images) > 0
+        if images.dtype != np.uint8 or not fits:
             raise UserError(
                 f"this model takes uint8 images [n, {side}, {side}, {channels}], not {images.dtype} "
                 f"{list(images.shape)}: crop and resize them first"

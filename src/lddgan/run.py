@@ -132,6 +132,8 @@ def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
         )
     if not isinstance(space, LatentSpace):
         return {"generator": generator}
+    if space.drawing_only:
+        raise UserError(f"the model '{init}' was saved for drawing only, without its autoencoder: give the whole model")
     parts: dict[str, nn.Module] = {"autoencoder": space.autoencoder, "generator": generator}
     if space.slim_decoder is not None and theirs.slim_decoder == config.slim_decoder:
         parts["slim_decoder"] = space.slim_decoder

@@ -39,8 +39,8 @@ def fetch(name: str) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # the client's own, and whatever its transport raises
         raise UserError(
-            f"the model '{name}' cannot be fetched from the hub ({_reason(error)}): check the name and the connection, "
-            "or give a folder"
+            f"there is no folder '{name}', and as a model of the hub it cannot be fetched ({_reason(error)}): check "
+            "the path, or the name and the connection"
         ) from None
 
 
@@ -85,13 +85,14 @@ def model_card(name: str, config: Config, licence: str, origin: Path | None) -> 
     if metrics.get("score") and metrics.get("frechet_distance") is not None:
         front["model-index"] = [_index(name, config, metrics)]
     cost, side = model_cost(config), config.images.resolution
+    drawn = cost.get("slim_decoder_params", cost["decoder_params"])
     trained = [
         ("system", f"{SYSTEMS[config.space]}, {config.diffusion.num_steps} steps"),
         ("images", f"{side}x{side}, {config.images.channels} channels"),
         ("recipe", f"`{config.recipe}`, seed {config.seed}, {config.stage2.epochs} epochs of stage 2"),
         ("data", f"{_data_name(config.data)}" + _count(facts.get("training_images"))),
         ("hardware", facts.get("hardware")),
-        ("parameters", f"{(cost['generator_params'] + cost['decoder_params']) / 1e6:.2f} M"),
+        ("parameters", f"{(cost['generator_params'] + drawn) / 1e6:.2f} M, the decoder that draws included"),
         ("MACs of an image", f"{cost.get('slim_sample_macs', cost['sample_macs']) / 1e9:.2f} G"),
     ]
     lines = [
@@ -141,8 +142,11 @@ def _count(images: int | None) -> str:
 
 
 def _facts(origin: Path | None, name: str) -> dict[str, Any]:
-    """What a file beside the model says; nothing where it is not there or not whole."""
-    for folder in (origin, origin.parent) if origin else ():
+    """What a file of the model, or of the run whose `model` it is, says; nothing where none is there and whole."""
+    if origin is None:
+        return {}
+    is_of_run = (origin.parent / "config.yaml").exists()
+    for folder in (origin, origin.parent) if is_of_run else (origin,):
         try:
             content = json.loads((folder / name).read_text())
             return content if isinstance(content, dict) else {}

@@ -104,6 +104,7 @@ def test_onnx_takes_any_batch_and_half_the_room(tmp_path):
             for weight in onnx.load(str(path)).graph.initializer if weight.raw_data
         ]  # fmt: skip
         assert len(contents) == len(set(contents))
+        assert b".py" not in path.read_bytes() and b"lddgan" not in path.read_bytes()  # nothing of this machine
     assert sizes[1] < sizes[0]
 
 
@@ -122,6 +123,15 @@ def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(module.FORMATS, "torch", (wrong, ".pt2"))
     with pytest.raises(UserError, match="the torch export draws images that are 8 grey levels off, more than 2"):
         export_model(latent_pipe(), "torch", tmp_path / "model.pt2")
+    assert visible(tmp_path) == []
+
+
+def test_what_rounding_costs_is_told_and_too_much_refused(tmp_path):
+    pipe = smallest_pipe()
+    with torch.no_grad():
+        pipe.generator.conv_in.weight[0, 0, 0, 0] = 1e6  # beyond float16
+    with pytest.raises(UserError, match="grey levels off, more than 2: it was removed; try another format, or float32"):
+        export_model(pipe, "torch", tmp_path / "model.pt2", half=True)
     assert visible(tmp_path) == []
 
 

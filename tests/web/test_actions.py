@@ -55,6 +55,9 @@ def test_variations_and_filling_are_the_pipelines(pipe):
         (lambda pipe: next(actions.draw(pipe, 0.5, 1)), "the seed 0.5"),
         (lambda pipe: next(actions.draw(pipe, float("nan"), 1)), "the seed nan"),
         (lambda pipe: next(actions.draw(pipe, 2**40, 1)), "the seed 1099511627776"),
+        (lambda pipe: next(actions.draw(pipe, None, 1)), "the seed is empty: give a whole number"),
+        (lambda pipe: actions.morph(pipe, 0, None, 4), "the second seed is empty"),
+        (lambda pipe: actions.read_upload(pipe, None), "there is no image: upload one"),
         (lambda pipe: actions.morph(pipe, 0, 1, 1), "the number of frames 1"),
         (lambda pipe: actions.morph(pipe, 0, 1, 500), "from 2 to 64"),
         (lambda pipe: actions.vary(pipe, pipe(1)[0], 0.5, 0, 17), "the count 17 .* from 1 to 16"),
@@ -94,6 +97,28 @@ def test_bad_uploads(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(actions, "MAX_UPLOAD", 2**20 // 2**20)
     with pytest.raises(UserError, match="'mine.png' is larger than"):
         actions.read_upload(pipe, tmp_path / "mine.png")
+
+
+def test_a_mask_has_the_size_of_its_image(pipe, tmp_path):
+    image = upload(tmp_path, np.zeros((64, 64), np.uint8))
+    bright = np.zeros((64, 64), np.uint8)
+    bright[:32] = 255
+    mask = actions.read_mask(pipe, upload(tmp_path, bright, "mask.png"), image)
+    assert mask.dtype == bool and mask[:4].all() and not mask[4:].any()
+    with pytest.raises(UserError, match="the mask has 64x32 pixels and the image 64x64: give one of its size"):
+        actions.read_mask(pipe, upload(tmp_path, bright[:32], "half.png"), image)
+
+
+def test_postscript_is_not_opened(pipe, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match="no known image format"):
+        actions.read_upload(pipe, tmp_path / "x.png")
+
+
+def test_large_images_are_fewer(pipe, monkeypatch):
+    monkeypatch.setattr(actions, "MAX_PIXELS_DRAWN", 10 * 64)
+    with pytest.raises(UserError, match="from 1 to 10"):
+        next(actions.draw(pipe, 0, 11))
 
 
 def test_what_is_painted():

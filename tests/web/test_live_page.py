@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -57,7 +58,9 @@ def test_the_api_draws_what_the_pipeline_draws(served, client, tmp_path):
     assert names == {"/draw", "/morph", "/vary", "/fill"}
     job = client.submit(3, 40, "full", api_name="/draw")
     html, figures, archive = job.result(timeout=60)
-    assert 'data-images="40"' in html and figures.startswith("40 images, ") and pipe.decoder == "full"
+    assert 'data-images="40"' in html and figures.startswith("40 images, ")
+    assert pipe.decoder == "slim"  # for the next visitor
+    pipe.decoder = "full"
     assert archive.endswith("tiny-seed3.zip") and len(job.outputs()) >= 3  # it came in sheets
     shutil.unpack_archive(archive, tmp_path / "drawn")
     assert (np.asarray(Image.open(tmp_path / "drawn" / "00039.png")) == pipe(40, seed=3)[39, ..., 0]).all()
@@ -74,6 +77,7 @@ def test_the_api_draws_what_the_pipeline_draws(served, client, tmp_path):
     filled = np.asarray(Image.open(tmp_path / "filled" / "00000.png"))
     assert (filled[:4] == pipe(1, seed=2)[0, :4, :, 0]).all() and not (filled[4:] == pipe(1, seed=2)[0, 4:, :, 0]).all()
     assert Image.open(client.predict(0, 1, 4, api_name="/morph")).n_frames == 6
+    pipe.decoder = "slim"
 
 
 @needs_gradio
@@ -85,10 +89,36 @@ def test_bad_calls_get_a_sentence(served, client, tmp_path):
         ((0, 5000, "full"), "/draw", "the count 5000 is not a whole number from 1 to 2048"),
         ((-1, 5, "full"), "/draw", "the seed -1"),
         ((0, 1, 1000), "/morph", "the number of frames 1000"),
+        ((None, 1, 8), "/morph", "the first seed is empty"),
+        (
+            ({"path": "http://192.0.2.1/x.png", "meta": {"_type": "gradio.FileData"}}, 0.5, 0, 1),
+            "/vary",
+            "not an address",
+        ),
         ((handle_file(tmp_path / "text.png"), 0.5, 0, 1), "/vary", "'text.png' is not a readable image"),
     ):
         with pytest.raises(Exception, match=says):
             client.predict(*arguments, api_name=name)
+
+
+@needs_gradio
+def test_calls_wait_for_each_other(served, client, monkeypatch):
+    _, pipe = served
+    inside, most, draw = [], [], pipe.draw
+
+    def slowly(*arguments):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.3)
+        inside.pop()
+        return draw(*arguments)
+
+    monkeypatch.setattr(pipe, "draw", slowly)
+    monkeypatch.setattr(pipe, "interpolate", lambda *rest: slowly(range(4), 0))
+    jobs = [client.submit(0, 16, "full", api_name="/draw"), client.submit(0, 1, 4, api_name="/morph")]
+    for job in jobs:
+        job.result(timeout=60)
+    assert len(most) == 2 and max(most) == 1
 
 
 @needs_gradio

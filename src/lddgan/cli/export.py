@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model or run folder, or the name of a shipped model")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the engine's form")
     parser.add_argument("--out", type=Path, help="file or folder (default: named after the model, in this folder)")
-    parser.add_argument("--half", action="store_true", help="store large weights in float16")
+    parser.add_argument("--half", action="store_true", help="weights in float16 (a torch program stays as large)")
     parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
     options = parser.parse_args(arguments)
     pipe = Pipeline.from_pretrained(options.model, "cpu", options.decoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 
@@ -54,9 +55,16 @@ def _open(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=_formats())
     except Exception as error:
         raise BrokenImage(_reason(error)) from error
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """All that Pillow reads, but PostScript: for that it would start another program on what a file says."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _reason(error: Exception) -> str:

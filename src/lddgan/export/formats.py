@@ -44,6 +44,7 @@ def write_onnx(sampler: WholeSampler, path: Path, half: bool) -> Run:
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
+    _without_remarks(model)
     _share_equal(model)
     if half:
         _store_half(onnx, model)
@@ -102,6 +103,16 @@ def write_web(sampler: WholeSampler, path: Path, half: bool) -> Run:
     )
     (path / "index.html").write_text(page, "utf-8")
     return run
+
+
+def _without_remarks(model: Any) -> None:
+    """Drop what the exporter notes down of the code behind every node: half of the file, and paths of this machine."""
+    graphs = [model.graph, *model.functions]
+    for part in (model, *graphs, *(node for graph in graphs for node in graph.node), *model.graph.value_info,
+                 *model.graph.input, *model.graph.output, *model.graph.initializer):  # fmt: skip
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del model.graph.value_info[:]
 
 
 def _share_equal(model: Any) -> None:

@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lddgan.data.images import BrokenImage, decode_image, square, to_channels
+from lddgan.data.images import BrokenImage, decode_image, read_header, square, to_channels
 from lddgan.errors import UserError
 from lddgan.pipeline import Pipeline
 from lddgan.reports.grid import image_grid
 from lddgan.reports.writers import png
 
 MAX_COUNT, MAX_FRAMES, MAX_VARIATIONS = 2048, 64, 16
-MAX_UPLOAD = 20 * 2**20
-"""Bytes of an upload; its pixels are bounded by Pillow's own guard (about 90 million)."""
+MAX_PIXELS_DRAWN = 2**23
+"""Of all images of a call: fewer of them where they are large."""
+MAX_UPLOAD, MAX_UPLOAD_PIXELS = 20 * 2**20, 16 * 10**6
+"""Bytes and pixels of an upload."""
 MAX_SEED = 2**31 - 1
 TILE = 640
 """Width of a sheet of images in the page, in pixels, about."""
@@ -52,7 +54,7 @@ def draw(pipe: Pipeline, seed: int, count: int) -> Iterator[Sheet]:
         UserError: a seed or a count out of bounds.
     """
     _whole("seed", seed, 0, MAX_SEED)
-    _whole("count", count, 1, MAX_COUNT)
+    _whole("count", count, 1, max(1, min(MAX_COUNT, MAX_PIXELS_DRAWN // pipe.config.images.resolution**2)))
     started, first, size = time.perf_counter(), 0, FIRST_SHEET
     while first < count:
         begun = time.perf_counter()
@@ -72,7 +74,7 @@ def morph(pipe: Pipeline, seed_a: int, seed_b: int, frames: int) -> np.ndarray:
     for name, seed in (("first seed", seed_a), ("second seed", seed_b)):
         _whole(name, seed, 0, MAX_SEED)
     _whole("number of frames", frames, 2, MAX_FRAMES)
-    return pipe.interpolate(seed_a, seed_b, frames)
+    return pipe.interpolate(int(seed_a), int(seed_b), int(frames))
 
 
 def vary(pipe: Pipeline, image: np.ndarray, strength: float, seed: int, count: int) -> np.ndarray:
@@ -99,23 +101,61 @@ def fill(pipe: Pipeline, image: np.ndarray, mask: np.ndarray, seed: int, count: 
     return pipe.fill(np.stack([image] * count), mask, seed)
 
 
-def read_upload(pipe: Pipeline, path: str | Path) -> np.ndarray:
+def can_draw(pipe: Pipeline, decoder: str) -> bool:
+    """Whether the model has that decoder."""
+    before = pipe.decoder
+    try:
+        pipe.decoder = decoder
+    except UserError:
+        return False
+    finally:
+        pipe.decoder = before
+    return True
+
+
+def read_upload(pipe: Pipeline, path: str | Path | None) -> np.ndarray:
     """An uploaded file as the model takes it: cropped to its centre square and resized, uint8 `[H, W, C]`.
 
     Raises:
         UserError: too large, or no readable image.
     """
+    image = _decoded(path)
+    side, channels = pipe.config.images.resolution, pipe.config.images.channels
+    return np.asarray(square(to_channels(image, channels), side)).reshape(side, side, channels)
+
+
+def read_mask(pipe: Pipeline, path: str | Path | None, beside: str | Path) -> np.ndarray:
+    """A mask for the upload `beside`, bool `[R, R]` of the model's size: where it is bright.
+
+    Raises:
+        UserError: as `read_upload`; it has another size than the upload.
+    """
+    mask, image = _decoded(path), _decoded(beside)
+    if mask.size != image.size:
+        raise UserError(
+            f"the mask has {mask.width}x{mask.height} pixels and the image {image.width}x{image.height}: give one of "
+            "its size"
+        )
+    return np.asarray(square(to_channels(mask, 1), pipe.config.images.resolution)) > 127
+
+
+def _decoded(path: str | Path | None) -> Image.Image:
+    if not path:
+        raise UserError("there is no image: upload one or draw one")
     path = Path(path)
     if path.stat().st_size > MAX_UPLOAD:
         raise UserError(f"'{path.name}' is larger than {MAX_UPLOAD // 2**20} MB: upload a smaller image")
     try:
-        image = decode_image(path.read_bytes())
+        data = path.read_bytes()
+        width, height, _ = read_header(data)
+        if width * height > MAX_UPLOAD_PIXELS:
+            raise BrokenImage(f"{width}x{height} pixels, more than {MAX_UPLOAD_PIXELS:,}")
+        image = decode_image(data)
     except BrokenImage as error:
         raise UserError(f"'{path.name}' is not a readable image ({error}): upload another") from None
     if min(image.size) < 8:
         raise UserError(f"'{path.name}' is {image.width}x{image.height} pixels, too small: upload a larger image")
-    side, channels = pipe.config.images.resolution, pipe.config.images.channels
-    return np.asarray(square(to_channels(image, channels), side)).reshape(side, side, channels)
+    return image
 
 
 def painted(layers: list[np.ndarray], side: int) -> np.ndarray:
@@ -162,6 +202,8 @@ def write_gif(frames: np.ndarray, path: Path, milliseconds: int = 60) -> Path:
     return path
 
 
-def _whole(name: str, value: float, least: int, most: int) -> None:
+def _whole(name: str, value: float | None, least: int, most: int) -> None:
+    if value is None:
+        raise UserError(f"the {name} is empty: give a whole number from {least} to {most}")
     if isinstance(value, bool) or not math.isfinite(value) or value != int(value) or not least <= value <= most:
         raise UserError(f"the {name} {value} is not a whole number from {least} to {most}: give another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import shutil
@@ -43,6 +44,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
     gr = _gradio()
     side, channels = pipe.config.images.resolution, pipe.config.images.channels
     folder = Path(tempfile.mkdtemp(prefix="lddgan-serve-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     def place(name: str) -> Path:
         for old in folder.iterdir():
@@ -53,35 +55,33 @@ def build_app(pipe: Pipeline, name: str) -> Any:
     def sentence(error: UserError) -> Exception:
         return gr.Error(str(error), print_exception=False)
 
-    def set_decoder(decoder: str) -> None:
-        if decoder and decoder != pipe.decoder:
-            pipe.decoder = decoder
+    usual = pipe.decoder
 
     def draw(seed: float, count: float, decoder: str) -> Iterator[tuple[str, str, Any]]:
         sheets: list[np.ndarray] = []
         try:
-            set_decoder(decoder)
+            pipe.decoder = decoder or usual
             for sheet in actions.draw(pipe, seed, count):  # type: ignore[arg-type]
                 sheets.append(sheet.images)
                 yield actions.sheet_html(sheet.images, f"samples of seed {seed}"), sheet.figures, gr.skip()
         except UserError as error:
             raise sentence(error) from None
+        finally:
+            pipe.decoder = usual  # it is one pipeline for all visitors
         images = np.concatenate(sheets)
         file = actions.write_zip(images, place(f"{name}-seed{int(seed)}.zip"))
         yield actions.sheet_html(images, f"samples of seed {seed}"), sheet.figures, str(file)
 
     def morph(seed_a: float, seed_b: float, frames: float) -> tuple[str, list[str]]:
         try:
-            images = actions.morph(pipe, int(seed_a), int(seed_b), int(frames))
-        except (UserError, ValueError, OverflowError) as error:
-            raise sentence(error if isinstance(error, UserError) else UserError("give whole numbers")) from None
+            images = actions.morph(pipe, seed_a, seed_b, frames)  # type: ignore[arg-type]
+        except UserError as error:
+            raise sentence(error) from None
         stills = [actions.sheet_html(image[None], "a frame of the morph", ONE) for image in images]
         return str(actions.write_gif(images, place("morph.gif"))), stills
 
     def upload(path: str | None) -> Any:
         try:
-            if path is None:
-                raise UserError("there is no image: upload one or draw one")
             image = actions.read_upload(pipe, path)
         except UserError as error:
             raise sentence(error) from None
@@ -119,26 +119,28 @@ def build_app(pipe: Pipeline, name: str) -> Any:
 
     def fill_files(image: str, mask: str, seed: float, count: float) -> tuple[str, str]:
         try:
-            given = actions.read_upload(pipe, image)
-            shown = actions.read_upload(pipe, mask)
-            images = actions.fill(pipe, given, shown.max(2) > 127, seed, count)  # type: ignore[arg-type]
+            given, covered = actions.read_upload(pipe, image), actions.read_mask(pipe, mask, image)
+            images = actions.fill(pipe, given, covered, seed, count)  # type: ignore[arg-type]
         except UserError as error:
             raise sentence(error) from None
         return actions.sheet_html(images, "filled in"), str(actions.write_zip(images, place("filled-in.zip")))
 
+    alone = {"concurrency_id": "pipeline", "concurrency_limit": 1}  # of all calls together
     with gr.Blocks(title=f"lddgan: {name}", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as app:
         gr.Markdown(f"# {name}\n{side}x{side} pixels, {pipe.config.diffusion.num_steps} steps, on {pipe.device}")
         with gr.Tab("Draw"):
             with gr.Row():
                 seed = gr.Number(0, label="seed", precision=0)
                 count = gr.Number(256, label="images", precision=0)
-                choices = ["slim", "full"] if "slim_decoder" in pipe.space.networks() else ["full"]
+                choices = [name for name in ("slim", "full") if actions.can_draw(pipe, name)]
                 decoder = gr.Radio(choices, value=pipe.decoder, label="decoder")
             go = gr.Button("Draw", variant="primary", elem_id="draw")
             figures = gr.Textbox(label="speed", elem_id="figures", interactive=False)
             sheet = gr.HTML(elem_id="drawn")
             file = gr.File(label="all as a zip", elem_id="drawn-file")
-            go.click(draw, [seed, count, decoder], [sheet, figures, file], api_name="draw", show_progress="hidden")
+            go.click(
+                draw, [seed, count, decoder], [sheet, figures, file], api_name="draw", show_progress="hidden", **alone
+            )
         with gr.Tab("Morph"):
             with gr.Row():
                 seed_a, seed_b = (
@@ -151,7 +153,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             at = gr.Slider(0, 15, step=1, label="frame", elem_id="frame")
             still = gr.HTML(elem_id="still")
             loop = gr.Image(label="the loop, a GIF", type="filepath", elem_id="loop", interactive=False, format="gif")
-            go.click(morph, [seed_a, seed_b, frames], [loop, stills], api_name="morph").success(
+            go.click(morph, [seed_a, seed_b, frames], [loop, stills], api_name="morph", **alone).success(
                 lambda stills: (stills[0], gr.update(maximum=len(stills) - 1, value=0)), stills, [still, at],
                 api_visibility="private",
             )  # fmt: skip
@@ -180,7 +182,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             )  # fmt: skip
             result = gr.HTML(elem_id="changed")
             changed_file = gr.File(label="all as a zip", elem_id="changed-file")
-            private = {"api_visibility": "private"}
+            private = {"api_visibility": "private", **alone}
             uploaded.upload(upload, uploaded, [image, shown, editor], **private)
             take.click(drawn, from_seed, [image, shown, editor], **private)
             go_vary.click(
@@ -190,9 +192,9 @@ def build_app(pipe: Pipeline, name: str) -> Any:
         # What has other inputs in the page than in the API.
         picture, covered = gr.File(visible=False, type="filepath"), gr.File(visible=False, type="filepath")
         hidden = gr.Button(visible=False)
-        hidden.click(vary, [picture, strength, new_seed, ways], [result, changed_file], api_name="vary")
+        hidden.click(vary, [picture, strength, new_seed, ways], [result, changed_file], api_name="vary", **alone)
         hidden = gr.Button(visible=False)
-        hidden.click(fill_files, [picture, covered, new_seed, ways], [result, changed_file], api_name="fill")
+        hidden.click(fill_files, [picture, covered, new_seed, ways], [result, changed_file], api_name="fill", **alone)
     app.queue(max_size=QUEUE, default_concurrency_limit=1)
     return app
 
@@ -237,6 +239,15 @@ def launch(app: Any, host: str, port: int, *, block: bool = True) -> str:
 
 def _gradio() -> Any:
     try:
-        return importlib.import_module("gradio")
+        gradio = importlib.import_module("gradio")
+        processing = importlib.import_module("gradio.processing_utils")
     except ImportError:
         raise UserError("the page needs gradio: pip install 'lddgan[web]'") from None
+
+    def refuse(url: str, *rest: Any, **more: Any) -> Any:
+        raise gradio.Error("give an image of your own, not an address: nothing is fetched", print_exception=False)
+
+    # A call may name an address in place of a file, and gradio would fetch that.
+    for name in ("ssrf_protected_download", "async_ssrf_protected_download", "async_ssrf_protected_get"):
+        setattr(processing, name, refuse)
+    return gradio
