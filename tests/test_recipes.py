@@ -102,6 +102,13 @@ def test_published_numbers_of_the_predecessors(name):
     assert (discriminator.width, discriminator.time_dim, config.images.flips) == (64, 256, True)
 
 
+@pytest.mark.parametrize("name", ["cifar10-ddgan-small", "cifar10-wddgan-small", *PREDECESSORS])
+def test_a_predecessor_has_nothing_that_was_found_for_another(name):
+    config = recipe(name)
+    assert (config.stage2.spread, config.sample_gain) == (0, 1) and config.stages == ("gan",)
+    assert config.autoencoder is None and config.stage1 is None and config.slim_decoder is None
+
+
 @pytest.mark.parametrize("scale", ["tiny", "mid", "large"])
 @pytest.mark.parametrize("base", ["cifar10", "cifar10-small"])
 def test_a_vit_differs_from_its_sibling_in_the_generator_alone(scale, base):

@@ -142,14 +142,17 @@ def from_dict(values: Any, origin: str) -> Config:
 
 
 def with_fields(config: Config, values: Mapping[str, Any], origin: str = "the config") -> Config:
-    """`config` with other `values`, by dotted names ("stage2.epochs"); another space leaves the autoencoder out.
+    """`config` with other `values`, by dotted names ("stage2.epochs").
+
+    Another space leaves out what a latent one has, and the gain that was measured in it.
 
     Raises:
         UserError: as `from_dict`; a name goes below a field that holds no others.
     """
     tree = to_dict(config)
     if values.get("space", "latent") != "latent":
-        values = {"autoencoder": None, "stage1": None, "slim_decoder": None, "stages": ["gan"], **values}
+        left_out = {"autoencoder": None, "stage1": None, "slim_decoder": None, "stages": ["gan"], "sample_gain": 1.0}
+        values = {**left_out, **values}
     for name, value in values.items():
         branch = tree
         *groups, leaf = name.split(".")

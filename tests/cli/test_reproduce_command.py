@@ -205,6 +205,15 @@ def test_epochs_are_rounded_down_to_hundredths(tiny, tmp_path, monkeypatch):
         experiments.fixed_epochs(plan, "weighted", 39)
 
 
+def test_rows_compare_the_papers_objectives_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (1.0, 64))
+    plan = experiments.Plan("small", "cifar10", "x.zip", 0, tmp_path, tmp_path, None, "cpu")  # type: ignore[arg-type]
+    assert recipes.recipe("cifar10-small").stage2.spread > 0
+    for system in ("adversarial", "reconstruction", "weighted", "weighted-kl", "uvit-tiny", "ddgan"):
+        config = experiments.system_config(plan, system, 50_000)
+        assert (config.stage2.spread, config.sample_gain, config.data) == (0, 1, "x.zip"), system
+
+
 def test_the_papers_scale_trains_the_recipes_as_they_are(tmp_path):
     plan = experiments.Plan("paper", "cifar10", "cifar10", 0, tmp_path, tmp_path, None, "cpu")  # type: ignore[arg-type]
     config = experiments.system_config(plan, "weighted", 50_000)

@@ -100,11 +100,11 @@ class Plan:
 
     def base(self, system: str = "") -> Config:
         """The recipe of `system`, with its autoencoder, which all systems of that autoencoder share; its seed stays
-        that of the recipe."""
-        config = dataclasses.replace(recipe(self.kind.family.get(system, self.kind.recipe)), data=self.data)
-        if not system.endswith(WITH_KL):
-            return config
-        return with_fields(config, {"autoencoder.kind": "kl"})
+        that of the recipe. What a recipe has beyond the papers is left out: the rows compare theirs."""
+        fields: dict[str, Any] = {"data": self.data, "stage2.spread": 0.0, "sample_gain": 1.0}
+        if system.endswith(WITH_KL):
+            fields["autoencoder.kind"] = "kl"
+        return with_fields(recipe(self.kind.family.get(system, self.kind.recipe)), fields)
 
 
 def wanted(names: Iterable[str], scale: str) -> list[tuple[str, str]]:
