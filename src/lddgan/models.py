@@ -133,11 +133,16 @@ def load_space(folder: str | Path) -> tuple[Config, LatentSpace]:
     config, space = _config_and_space(folder, run if run.exists() else folder / "config.json")
     if not isinstance(space, LatentSpace):
         raise UserError(f"the model '{folder}' has no autoencoder, it draws {config.space}: give one of a latent space")
+    require_whole(folder, space)
+    return config, space
+
+
+def require_whole(folder: str | Path, space: LatentSpace) -> None:
+    """Raises UserError where the model, read from `folder`, came without its autoencoder."""
     if space.drawing_only:
         raise UserError(
             f"the model '{folder}' was saved for drawing only, without its autoencoder: give the whole model"
         )
-    return config, space
 
 
 def is_ours(folder: str | Path) -> bool:

@@ -29,7 +29,15 @@ from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
 from lddgan.gan.train import Reporting, train_gan
 from lddgan.metrics.pooled import least_images
-from lddgan.models import build_generator, build_space, load_model, load_weights, save_model, save_weights
+from lddgan.models import (
+    build_generator,
+    build_space,
+    load_model,
+    load_weights,
+    require_whole,
+    save_model,
+    save_weights,
+)
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
@@ -132,8 +140,7 @@ def _parts_of(init: str, config: Config) -> dict[str, nn.Module]:
         )
     if not isinstance(space, LatentSpace):
         return {"generator": generator}
-    if space.drawing_only:
-        raise UserError(f"the model '{init}' was saved for drawing only, without its autoencoder: give the whole model")
+    require_whole(init, space)
     parts: dict[str, nn.Module] = {"autoencoder": space.autoencoder, "generator": generator}
     if space.slim_decoder is not None and theirs.slim_decoder == config.slim_decoder:
         parts["slim_decoder"] = space.slim_decoder

@@ -11,17 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from lddgan.data.latents import to_uint8
-from lddgan.diffusion.sampler import sample
 from lddgan.errors import UserError
 from lddgan.export.formats import Run, write_onnx, write_openvino, write_torch, write_web
 from lddgan.export.sampler import WholeSampler, levels_apart
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.files import ensure_folder
-from lddgan.runtime.seeds import image_draws
 
 Write = Callable[[WholeSampler, Path, bool], Run]
 FORMATS: dict[str, tuple[Write, str]] = {
@@ -71,41 +65,34 @@ def export_model(pipe: Pipeline, form: str, path: Path, *, half: bool = False) -
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         written = Path(temporary) / path.name
         run = write(sampler, written, half)
-        levels = _compare(WholeSampler(pipe) if half else sampler, run)  # what rounding costs counts too
+        levels = _compare(pipe, sampler, run)
         if levels > LEVELS:
             raise UserError(
                 f"the {form} export draws images that are {levels} grey levels off, more than {LEVELS}: it was "
                 "removed; try another format, or float32"
             )
-        python_ms, engine_ms = _time(sampler, run)
+        python_ms, engine_ms = _time(pipe, sampler, run)
         files = [written] if written.is_file() else list(written.rglob("*"))
         megabytes = sum(file.stat().st_size for file in files) / 1e6
         os.replace(written, path) if written.is_file() else shutil.move(written, path)
     return Exported(path, levels, python_ms, engine_ms, megabytes)
 
 
-def _compare(sampler: WholeSampler, run: Run) -> int:
-    """The largest difference in grey levels, over batches of several sizes with noise of their own."""
+def _compare(pipe: Pipeline, sampler: WholeSampler, run: Run) -> int:
+    """The largest difference to what `pipe` draws, in grey levels, over several batch sizes; rounding counts too."""
     worst = 0
     for seed, count in enumerate(CHECKED):
         noise, z = sampler.inputs(count, seed)
-        worst = max(worst, levels_apart(run(noise.numpy(), z.numpy()), _python(sampler, count, seed)))
+        worst = max(worst, levels_apart(run(noise.numpy(), z.numpy()), pipe.draw(range(count), seed)))
     return worst
 
 
-@torch.inference_mode()
-def _python(sampler: WholeSampler, count: int, seed: int) -> np.ndarray:
-    """The images of the Python sampler."""
-    draws = image_draws(seed, range(count), sampler.shape, sampler.latent_dim, sampler.num_steps)
-    return to_uint8(sampler.space.decode(sample(sampler.generator, sampler.schedule, *draws))).numpy()
-
-
-def _time(sampler: WholeSampler, run: Run) -> tuple[float, float]:
+def _time(pipe: Pipeline, sampler: WholeSampler, run: Run) -> tuple[float, float]:
     """Milliseconds an image of the Python sampler and of the engine, taken in turns."""
     noise, z = (part.numpy() for part in sampler.inputs(TIMED))
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
-        for taken, draw in zip(times, (lambda: _python(sampler, TIMED, 0), lambda: run(noise, z)), strict=True):
+        for taken, draw in zip(times, (lambda: pipe.draw(range(TIMED)), lambda: run(noise, z)), strict=True):
             started = time.perf_counter()
             draw()
             taken.append(1e3 * (time.perf_counter() - started) / TIMED)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lddgan.data.latents import to_uint8
 from lddgan.models import Generator
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.seeds import image_draws
@@ -29,13 +30,10 @@ class WholeSampler(nn.Module):
             if half:
                 module.half()
             module.float().eval().requires_grad_(False)
-        if "slim_decoder" in self.space.networks():  # a copy forgets which of the two the pipeline was set to
-            self.space.decoder = pipe.decoder
-        self.schedule = schedule = pipe.schedule.to("cpu")
+        schedule = pipe.schedule
         self.num_steps = schedule.num_steps
-        coefficients = zip(schedule.coef_x0.tolist(), schedule.coef_xt.tolist(), schedule.posterior_std.tolist(),
-                           strict=True)  # fmt: skip
-        self.steps = list(coefficients)
+        coefficients = (schedule.coef_x0, schedule.coef_xt, schedule.posterior_std)
+        self.steps = list(zip(*(values.tolist() for values in coefficients), strict=True))
         self.resolution, self.channels = pipe.config.images.resolution, pipe.config.images.channels
         self.shape, self.latent_dim = pipe.config.space_shape, pipe.config.generator.latent_dim
 
@@ -56,8 +54,7 @@ class WholeSampler(nn.Module):
             x = of_x_0 * self.generator(x, torch.tensor([t]), z[:, k]) + of_x * x
             if t > 0:
                 x = x + std * noise[:, k + 1]
-        images = self.space.decode(x)
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return to_uint8(self.space.decode(x))
 
     def inputs(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Noise and z of images 0 .. `count` - 1 of `seed`, as the pipeline draws them."""

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from lddgan.autoencoder.model import Attention, Autoencoder, Decoder, Encoder, Kind, ResidualBlock
 from lddgan.autoencoder.objective import PatchDiscriminator
 from lddgan.errors import UserError
-from lddgan.interop.weights import build, export, get, load, read_tensors, tensor_names, without_prefix
+from lddgan.interop.weights import (
+    build,
+    continued,
+    export,
+    get,
+    load,
+    read_tensors,
+    tensor_names,
+    tensors_in,
+    without_prefix,
+)
 
 GROUPS = 32
 """Of every group norm in released networks, however narrow; ours has fewer below 128 channels."""
@@ -29,7 +39,9 @@ _MIDDLE = ("block_1", "attn_1", "block_2")
 _LEFT_OVER = re.compile(r"(loss|model_ema)\.|(colorize|quantize\.used)$")
 
 
-def load_released_autoencoder(path: str | Path, *, tanh: bool | None = None) -> tuple[Autoencoder, dict[str, Any]]:
+def load_released_autoencoder(
+    path: str | Path, *, tanh: bool | None = None, content: Any = None
+) -> tuple[Autoencoder, dict[str, Any]]:
     """The autoencoder of a checkpoint file, and its sizes; see `autoencoder_from_released`.
 
     Args:
@@ -37,21 +49,21 @@ def load_released_autoencoder(path: str | Path, *, tanh: bool | None = None) -> 
             `weights_only`, or `.safetensors` (names may start with `state_dict.`).
         tanh: whether the decoder ends in tanh. By default it does with factor 2 and attention in the levels, as the
             released one for CIFAR-10, and does not otherwise, as the released ones for 256 pixels.
+        content: of the file, where it was read already.
 
     Raises:
         UserError: there is no such file; it is damaged, holds anything but tensors (nothing of it is run), or holds no
             autoencoder of this kind.
     """
     path = Path(path)
-    state = read_tensors(path)
+    state = read_tensors(path) if content is None else tensors_in(content, path)
     try:
         if tanh is None:
             tanh = _num_levels(state) == 2 and any(re.match(r"encoder\.down\.\d\.attn\.", name) for name in state)
         return autoencoder_from_released(state, tanh=tanh)
     except UserError as error:
-        reason = str(error).rstrip(".")
         raise UserError(
-            f"'{path}' cannot be loaded ({reason[0].lower() + reason[1:]}): copy it again, or give the checkpoint of "
+            f"'{path}' cannot be loaded ({continued(error)}): copy it again, or give the checkpoint of "
             "an LDM or LDDGAN autoencoder"
         ) from None
 

@@ -18,7 +18,7 @@ from lddgan.errors import UserError
 from lddgan.interop.autoencoders import load_released_autoencoder
 from lddgan.interop.given import part_of
 from lddgan.interop.released import generator_from_released, generator_sizes
-from lddgan.interop.weights import read_checkpoint, without_prefix
+from lddgan.interop.weights import continued, read_checkpoint, without_prefixes
 from lddgan.models import build_space
 from lddgan.networks.ncsnpp import NCSNpp
 from lddgan.recipes import recipe
@@ -59,17 +59,17 @@ def import_model(
         UserError: a file is missing, damaged, or of another system; a value is neither given nor known; the resolution
             does not fit the networks.
     """
-    path, state, arguments, autoencoder_path = _sorted(files, system)
+    path, state, arguments, given = _sorted(files, system)
     try:
         sizes = generator_sizes(state)
         ends_in_tanh = not getattr(arguments, "not_use_tanh", False) if tanh is None else tanh
         generator = generator_from_released(state, tanh=ends_in_tanh)
     except UserError as error:
-        raise UserError(f"'{path}' cannot be imported: {_continued(error)}") from None
+        raise UserError(f"'{path}' cannot be imported: {continued(error)}") from None
     parts: dict[str, Any] = {}
     autoencoder = autoencoder_sizes = None
-    if autoencoder_path is not None:
-        autoencoder, autoencoder_sizes = load_released_autoencoder(autoencoder_path)
+    if given is not None:
+        autoencoder, autoencoder_sizes = load_released_autoencoder(given[0], content=given[1])
     parts["images.channels"] = _image_channels(path, system, sizes, autoencoder_sizes)
 
     factor = 2 ** (len(autoencoder_sizes["multipliers"]) - 1) if autoencoder_sizes else FACTOR[system]
@@ -113,8 +113,9 @@ def import_model(
     return config, space, generator
 
 
-def _sorted(files: Sequence[Path], system: System) -> tuple[Path, dict[str, Tensor], Any, Path | None]:
-    """The generator's file, its weights, its training's arguments where it is a state, and the autoencoder's file."""
+def _sorted(files: Sequence[Path], system: System) -> tuple[Path, dict[str, Tensor], Any, tuple[Path, Any] | None]:
+    """The generator's file, its weights, its training's arguments where it is a state; the autoencoder's file and its
+    content."""
     generators, autoencoders = [], []
     for path in files:
         content = read_checkpoint(path)
@@ -122,7 +123,7 @@ def _sorted(files: Sequence[Path], system: System) -> tuple[Path, dict[str, Tens
         if state is not None:
             generators.append((path, state, arguments))
         elif any(name.startswith("encoder.") for name in _names(content.get("state_dict", content))):
-            autoencoders.append(path)
+            autoencoders.append((path, content))
         elif "start_conv.weight" in _names(content):
             raise UserError(f"'{path}' holds a discriminator, not a generator: give the file called netG_*.pth")
         else:
@@ -136,7 +137,7 @@ def _sorted(files: Sequence[Path], system: System) -> tuple[Path, dict[str, Tens
         raise UserError(
             "the autoencoder is missing: give its .ckpt beside the generator"
             if system == "lddgan"
-            else f"'{autoencoders[0]}' is an autoencoder, which {system} has none of: leave it out"
+            else f"'{autoencoders[0][0]}' is an autoencoder, which {system} has none of: leave it out"
         )
     return *generators[0], (autoencoders[0] if autoencoders else None)
 
@@ -148,7 +149,7 @@ def _generator_in(content: Any) -> tuple[dict[str, Tensor] | None, Any]:
     for candidate in (content, *content.values()):
         names = _names(candidate)
         if any(name.startswith("all_modules.") for name in names):
-            return without_prefix(without_prefix(candidate, "state_dict.")), content.get("args")
+            return without_prefixes(candidate), content.get("args")
     return None, None
 
 
@@ -156,7 +157,7 @@ def _names(state: Any) -> list[str]:
     """The names of a dictionary of tensors, without a prefix; none of anything else."""
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         return []
-    return [str(name).removeprefix("state_dict.").removeprefix("module.") for name in state]
+    return list(without_prefixes({str(name): tensor for name, tensor in state.items()}))
 
 
 def _image_channels(path: Path, system: System, sizes: dict[str, Any], autoencoder: dict[str, Any] | None) -> int:
@@ -205,8 +206,3 @@ def _discriminator(published: DiscriminatorConfig, side: int) -> dict[str, Any]:
     layers = max(3, min(published.num_layers, halvings + extra))
     kind = published.kind if halvings >= layers - extra else "small"
     return {"kind": kind, "num_layers": layers, "width": published.width, "time_dim": published.time_dim}
-
-
-def _continued(error: UserError) -> str:
-    text = str(error).rstrip(".")
-    return text[0].lower() + text[1:]

@@ -88,6 +88,17 @@ def without_prefix(state: Mapping[str, Tensor], prefix: str = "module.") -> dict
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
+def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without those that a stored Lightning checkpoint and a parallel module put before names."""
+    return without_prefix(without_prefix(state, "state_dict."))
+
+
+def continued(error: UserError) -> str:
+    """What an error says, as a part of another sentence."""
+    reason = str(error).rstrip(".")
+    return reason[0].lower() + reason[1:]
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file by name, without the prefixes `state_dict.` and `module.`.
 
@@ -97,7 +108,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file; it is damaged, or holds anything but tensors.
     """
-    content = read_checkpoint(path)
+    return tensors_in(read_checkpoint(path), path)
+
+
+def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The same of the content of a file that was read."""
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state:
         raise UserError(f"'{path}' holds no weights (tensors by name): give another checkpoint")
@@ -109,7 +124,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"'{path}' holds {other!r}, which is no tensor, beside its weights: give a file with a state_dict or with "
             "tensors only"
         )
-    return without_prefix(without_prefix(state, "state_dict."))
+    return without_prefixes(state)
 
 
 def read_checkpoint(path: Path) -> Any:

@@ -40,9 +40,13 @@ class LatentSpace(Space):
         return own | ({} if self.slim_decoder is None else {"slim_decoder": self.slim_decoder})
 
     @property
+    def decoders(self) -> tuple[str, ...]:
+        return (() if self.slim_decoder is None else ("slim",)) + (() if self.drawing_only else ("full",))
+
+    @property
     def decoder(self) -> str:
         """Which decoder `decode` takes: the slim one where there is one, unless it was set to "full"."""
-        return self._decoder or ("full" if self.slim_decoder is None else "slim")
+        return self._decoder or self.decoders[0]
 
     @decoder.setter
     def decoder(self, name: str) -> None:

@@ -25,6 +25,11 @@ class Space(nn.Module, ABC):
         return {}
 
     @property
+    def decoders(self) -> tuple[str, ...]:
+        """Those that `decoder` can be set to, the usual one first."""
+        return ("full",)
+
+    @property
     def decoder(self) -> str:
         """Which decoder `decode` takes, "slim" or "full"."""
         return "full"

@@ -101,18 +101,6 @@ def fill(pipe: Pipeline, image: np.ndarray, mask: np.ndarray, seed: int, count: 
     return pipe.fill(np.stack([image] * count), mask, seed)
 
 
-def can_draw(pipe: Pipeline, decoder: str) -> bool:
-    """Whether the model has that decoder."""
-    before = pipe.decoder
-    try:
-        pipe.decoder = decoder
-    except UserError:
-        return False
-    finally:
-        pipe.decoder = before
-    return True
-
-
 def read_upload(pipe: Pipeline, path: str | Path | None) -> np.ndarray:
     """An uploaded file as the model takes it: cropped to its centre square and resized, uint8 `[H, W, C]`.
 
@@ -125,16 +113,16 @@ def read_upload(pipe: Pipeline, path: str | Path | None) -> np.ndarray:
 
 
 def read_mask(pipe: Pipeline, path: str | Path | None, beside: str | Path) -> np.ndarray:
-    """A mask for the upload `beside`, bool `[R, R]` of the model's size: where it is bright.
+    """A mask for `beside`, which `read_upload` has read, bool `[R, R]` of the model's size: where it is bright.
 
     Raises:
         UserError: as `read_upload`; it has another size than the upload.
     """
-    mask, image = _decoded(path), _decoded(beside)
-    if mask.size != image.size:
+    mask = _decoded(path)
+    width, height, _ = read_header(Path(beside).read_bytes())
+    if mask.size != (width, height):
         raise UserError(
-            f"the mask has {mask.width}x{mask.height} pixels and the image {image.width}x{image.height}: give one of "
-            "its size"
+            f"the mask has {mask.width}x{mask.height} pixels and the image {width}x{height}: give one of its size"
         )
     return np.asarray(square(to_channels(mask, 1), pipe.config.images.resolution)) > 127
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def build_app(pipe: Pipeline, name: str) -> Any:
     def sentence(error: UserError) -> Exception:
         return gr.Error(str(error), print_exception=False)
 
+    def spoken(call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, whose bad inputs are sentences on the page."""
+
+        @functools.wraps(call)
+        def speaking(*arguments: Any) -> Any:
+            try:
+                return call(*arguments)
+            except UserError as error:
+                raise sentence(error) from None
+
+        return speaking
+
     usual = pipe.decoder
 
     def draw(seed: float, count: float, decoder: str) -> Iterator[tuple[str, str, Any]]:
@@ -68,31 +81,16 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             raise sentence(error) from None
         finally:
             pipe.decoder = usual  # it is one pipeline for all visitors
-        images = np.concatenate(sheets)
-        file = actions.write_zip(images, place(f"{name}-seed{int(seed)}.zip"))
-        yield actions.sheet_html(images, f"samples of seed {seed}"), sheet.figures, str(file)
+        html, file = result_of(np.concatenate(sheets), f"samples of seed {seed}", f"{name}-seed{int(seed)}")
+        yield html, sheet.figures, file
 
-    def morph(seed_a: float, seed_b: float, frames: float) -> tuple[str, list[str]]:
-        try:
-            images = actions.morph(pipe, seed_a, seed_b, frames)  # type: ignore[arg-type]
-        except UserError as error:
-            raise sentence(error) from None
-        stills = [actions.sheet_html(image[None], "a frame of the morph", ONE) for image in images]
-        return str(actions.write_gif(images, place("morph.gif"))), stills
+    def result_of(images: np.ndarray, what: str, file_name: str = "") -> tuple[str, str]:
+        file = actions.write_zip(images, place(f"{(file_name or what).replace(' ', '-')}.zip"))
+        return actions.sheet_html(images, what), str(file)
 
-    def upload(path: str | None) -> Any:
-        try:
-            image = actions.read_upload(pipe, path)
-        except UserError as error:
-            raise sentence(error) from None
-        return image.tolist(), actions.sheet_html(image[None], "your image", ONE), actions.enlarge(image)
-
-    def drawn(seed: float) -> Any:
-        try:
-            image = next(actions.draw(pipe, seed, 1)).images[0]  # type: ignore[arg-type]
-        except UserError as error:
-            raise sentence(error) from None
-        return image.tolist(), actions.sheet_html(image[None], f"image 0 of seed {seed}", ONE), actions.enlarge(image)
+    def painting_of(image: np.ndarray, what: str) -> tuple[Any, str, np.ndarray]:
+        """For the page's state, to look at, and to paint on."""
+        return image.tolist(), actions.sheet_html(image[None], what, ONE), actions.enlarge(image)
 
     def image_of(state: Any) -> np.ndarray:
         image = np.asarray(state, dtype=np.uint8) if state else np.zeros(0, np.uint8)
@@ -100,30 +98,36 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             raise UserError("there is no image yet: upload one or draw one")
         return image
 
+    @spoken
+    def morph(seed_a: float, seed_b: float, frames: float) -> tuple[str, list[str]]:
+        images = actions.morph(pipe, seed_a, seed_b, frames)  # type: ignore[arg-type]
+        stills = [actions.sheet_html(image[None], "a frame of the morph", ONE) for image in images]
+        return str(actions.write_gif(images, place("morph.gif"))), stills
+
+    @spoken
+    def upload(path: str | None) -> Any:
+        return painting_of(actions.read_upload(pipe, path), "your image")
+
+    @spoken
+    def drawn(seed: float) -> Any:
+        image = next(actions.draw(pipe, seed, 1)).images[0]  # type: ignore[arg-type]
+        return painting_of(image, f"image 0 of seed {seed}")
+
+    @spoken
     def vary(image: Any, strength: float, seed: float, count: float) -> tuple[str, str]:
         """`image` is a file, or the state of the page."""
-        try:
-            given = actions.read_upload(pipe, image) if isinstance(image, str) else image_of(image)
-            images = actions.vary(pipe, given, strength, seed, count)  # type: ignore[arg-type]
-        except UserError as error:
-            raise sentence(error) from None
-        return actions.sheet_html(images, "variations"), str(actions.write_zip(images, place("variations.zip")))
+        given = actions.read_upload(pipe, image) if isinstance(image, str) else image_of(image)
+        return result_of(actions.vary(pipe, given, strength, seed, count), "variations")  # type: ignore[arg-type]
 
+    @spoken
     def fill_painted(editor: Any, state: Any, seed: float, count: float) -> tuple[str, str]:
-        try:
-            mask = actions.painted([np.asarray(layer) for layer in (editor or {}).get("layers", [])], side)
-            images = actions.fill(pipe, image_of(state), mask, seed, count)  # type: ignore[arg-type]
-        except UserError as error:
-            raise sentence(error) from None
-        return actions.sheet_html(images, "filled in"), str(actions.write_zip(images, place("filled-in.zip")))
+        mask = actions.painted([np.asarray(layer) for layer in (editor or {}).get("layers", [])], side)
+        return result_of(actions.fill(pipe, image_of(state), mask, seed, count), "filled in")  # type: ignore[arg-type]
 
+    @spoken
     def fill_files(image: str, mask: str, seed: float, count: float) -> tuple[str, str]:
-        try:
-            given, covered = actions.read_upload(pipe, image), actions.read_mask(pipe, mask, image)
-            images = actions.fill(pipe, given, covered, seed, count)  # type: ignore[arg-type]
-        except UserError as error:
-            raise sentence(error) from None
-        return actions.sheet_html(images, "filled in"), str(actions.write_zip(images, place("filled-in.zip")))
+        given, covered = actions.read_upload(pipe, image), actions.read_mask(pipe, mask, image)
+        return result_of(actions.fill(pipe, given, covered, seed, count), "filled in")  # type: ignore[arg-type]
 
     alone = {"concurrency_id": "pipeline", "concurrency_limit": 1}  # of all calls together
     with gr.Blocks(title=f"lddgan: {name}", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as app:
@@ -132,8 +136,7 @@ def build_app(pipe: Pipeline, name: str) -> Any:
             with gr.Row():
                 seed = gr.Number(0, label="seed", precision=0)
                 count = gr.Number(256, label="images", precision=0)
-                choices = [name for name in ("slim", "full") if actions.can_draw(pipe, name)]
-                decoder = gr.Radio(choices, value=pipe.decoder, label="decoder")
+                decoder = gr.Radio(list(pipe.space.decoders), value=pipe.decoder, label="decoder")
             go = gr.Button("Draw", variant="primary", elem_id="draw")
             figures = gr.Textbox(label="speed", elem_id="figures", interactive=False)
             sheet = gr.HTML(elem_id="drawn")
