@@ -144,7 +144,7 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
     discriminator.train()
     optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config["lr_d"], betas=tuple(config["betas"]))
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=config["lr_g"], betas=tuple(config["betas"]))
-    ema = Ema(generator, config["ema_decay"])
+    ema = Ema(generator, config["ema_decay"], warm_up=False)
     schedule = _schedule(config)
     delta = config["weighted_learning_delta"]
 

@@ -225,7 +225,7 @@ def fixed_epochs(plan: Plan, system: str, count: int) -> float:
 
 def shared_autoencoder(plan: Plan, system: str) -> Path:
     """The run folder of the autoencoder and slim decoder that `system` shares with others; trained if need be."""
-    base = plan.base(system)
+    base = plan.base(WITH_KL if system.endswith(WITH_KL) else "")
     name = json.dumps([settings(base, "autoencoder"), str(base.slim_decoder), plan.data])
     folder = plan.work / f"{plan.scale}-{plan.set}-autoencoder-{_short(name)}"
     _finish(plan, dataclasses.replace(base, stages=("autoencoder", "decoder")), folder, {})
