@@ -37,7 +37,7 @@ def made_up(system: str, set_name: str = "cifar10", scale: str = "small", **chan
         "score": "FD[resnet56]", "frechet_distance": 12.345, "precision": 0.7, "recall": 0.3,
         "n_samples": 10_000, "n_reference": 50_000, "reference": {"split": "train"}, "hardware": "a test",
     }  # fmt: skip
-    speed = {"nfe": 4, "batch": 100, "trials": 10, "batch_seconds": 0.5}
+    speed = {"nfe": 4, "batch": 100, "trials": 10, "batch_seconds": 0.5, "hardware": "a test"}
     if is_autoencoder:
         scores["psnr"] = 27.5
     return Row(
@@ -53,3 +53,9 @@ def save_made_up(folder: Path, *rows: Row) -> None:
         images = row.config["images"]
         shape = (40, images["resolution"], images["resolution"], images["channels"])
         save_row(row, folder, np.full(shape, 40 * number % 200 + 60, np.uint8))
+
+
+def with_seed(row: Row, seed: int) -> Row:
+    """The same with another seed of its training, which its name follows."""
+    what = dataclasses.replace(row.what, config={**row.what.config, **({"seed": str(seed)} if seed else {})})
+    return dataclasses.replace(row, what=what, config={**row.config, "seed": seed}, seed=seed)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -58,11 +60,29 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path):
     with pytest.raises(RunStopped, match="stopped after 500 of 900 images") as stop:
         features_of(network(), interrupted, tmp_path)
     assert stop.value.exit_code == 130
-    (partial,) = tmp_path.iterdir()
+    (partial,) = tmp_path.glob("*.part")
     partial.write_bytes(partial.read_bytes() + b"cut row")  # as a kill in the middle of a write leaves it
     features, _ = features_of(network(), interrupted, tmp_path)
     assert reads == [0, 250, 500, 500, 750]
     whole, _ = features_of(network(), measured(images), tmp_path / "other")
+    assert torch.equal(features[0:900], whole[0:900])
+
+
+def test_two_at_once_do_not_mix_their_rows(tmp_path):
+    images = pictures(900)
+
+    def read(rows: range) -> np.ndarray:
+        time.sleep(0.02)
+        return images[rows.start : rows.stop]
+
+    slow = Measured(900, (16, 16, 3), read, "key", {})
+    with ThreadPoolExecutor(3) as pool:  # the lock is the open file's, so it keeps threads apart as it does processes
+        for future in [pool.submit(features_of, network(), slow, tmp_path) for _ in range(3)]:
+            future.result()
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size == 900 * 5 * 4
+    features, _ = features_of(network(), measured(pictures(900)), tmp_path)
+    whole, _ = features_of(network(), measured(pictures(900)), tmp_path / "other")
     assert torch.equal(features[0:900], whole[0:900])
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 from PIL import Image
-from row_files import made_up
+from row_files import made_up, with_seed
 
 from lddgan.estimate import model_cost
 from lddgan.recipes import celebahq256, cifar10, lsun_church256
@@ -79,6 +79,17 @@ def test_a_row_stands_beside_the_papers_with_the_name_of_its_score_and_its_story
         assert word in table[2]["ours: remark"], word
     assert sheet.filled == 2
     assert any("never with an FID" in note for note in sheet.notes)
+
+
+def test_the_mean_over_seeds_stands_first_and_every_seed_below():
+    rows = [with_seed(made_up("weighted", frechet_distance=score), seed) for seed, score in enumerate((1.0, 2.0, 6.0))]
+    rows.append(made_up("adversarial", frechet_distance=20.0))
+    table = lines(build_table("table6", rows, "small"))
+    ours = [line for line in table if line["ours: Fréchet distance ↓"].startswith("FD")]
+    assert [line["ours: Fréchet distance ↓"].split()[1] for line in ours] == ["20.00", "3.00", "1.00", "2.00", "6.00"]
+    assert [line["paper: FID ↓"] for line in ours] == ["3.15", "3.03", "", "", ""]
+    assert "mean of 3 seeds (distance ± 2.65)" in ours[1]["ours: remark"] and "seeds" not in ours[0]["ours: remark"]
+    assert all(f"seed {seed}" in ours[2 + seed]["ours: remark"] for seed in range(3))
 
 
 def test_digits_stand_in_for_cifar10_on_a_line_of_their_own():

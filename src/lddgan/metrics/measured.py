@@ -28,7 +28,7 @@ from lddgan.data.sources import Split
 from lddgan.errors import RunStopped, UserError
 from lddgan.metrics.features import FeatureNetwork
 from lddgan.pipeline import Pipeline
-from lddgan.runtime.files import ensure_folder
+from lddgan.runtime.files import alone, ensure_folder
 
 CHUNK = 250
 """Images read, measured and written at once."""
@@ -205,8 +205,10 @@ def features_of(
     name = f"{images.key}-{images.count}-{protocol}-{network.name}-{network.weights_hash[:16]}.f32"
     path = ensure_folder(folder) / name
     if not path.exists():
-        _extract(network, images, path.with_suffix(".part"), protocol, width)
-        os.replace(path.with_suffix(".part"), path)
+        with alone(path):
+            if not path.exists():  # another process may have made them meanwhile
+                _extract(network, images, path.with_suffix(".part"), protocol, width)
+                os.replace(path.with_suffix(".part"), path)
     pieces = (0, network.dim), (network.dim, width)
     features, logits = (Rows(path, images.count, width, *piece) for piece in pieces)
     return features, logits

@@ -22,9 +22,9 @@ from lddgan.pipeline import Pipeline
 from lddgan.reports.curves import COLOURS, FAINT, INK
 from lddgan.reports.grid import image_grid
 from lddgan.reports.published import Panel, paper_grid, paper_table
-from lddgan.reports.rows import Row
+from lddgan.reports.rows import Row, by_seeds, mean_row
 from lddgan.reports.sheets import Sheet, save_text
-from lddgan.reports.tables import describe_row, matching, row_name, stand_ins, why_blank
+from lddgan.reports.tables import describe_row, group_name, matching, row_name, stand_ins, why_blank
 from lddgan.runtime.files import atomic_write
 
 FIGURES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "family")
@@ -107,13 +107,14 @@ def _trade_off(rows: Sequence[Row], scale: str, picture: Path) -> Sheet:
     ours: dict[str, list[tuple[str, float, float]]] = {}
     sources = {}
     for printed in paper_table("table3").rows:
-        for row in matching(rows, scale, printed.set, printed.system):
+        for group in by_seeds(matching(rows, scale, printed.set, printed.system)):
+            row = mean_row(group)
             assert row.speed is not None
-            own, source = printed.labels[0].split(" [")[0], row_name(row)
+            own = printed.labels[0].split(" [")[0]
             seconds, score = float(row.speed["batch_seconds"]), float(row.scores["frechet_distance"])
             ours.setdefault(f"{row.what.set}: {row.scores['score']}", []).append((own, seconds, score))
-            lines.append([own, "", "", f"{seconds:.4g}", f"{row.scores['score']} {score:.2f}", source])
-            sources[source] = describe_row(row)
+            lines.append([own, "", "", f"{seconds:.4g}", f"{row.scores['score']} {score:.2f}", group_name(group)])
+            sources |= {row_name(row): describe_row(row) for row in group}
 
     figure = Figure(figsize=(7.5 + 4.0 * max(1, len(ours)), 4.8), dpi=130, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -199,9 +200,9 @@ def _sample_grids(name: str, rows: Sequence[Row], scale: str, rows_folder: Path,
 def _pictures(
     panel: Panel, set_name: str | None, rows: Sequence[Row], scale: str, folder: Path
 ) -> list[tuple[str, Image.Image, str]]:
-    """Title, samples and source of every row and, at the small scale, shipped model of a set that is for `panel`."""
+    """Title, samples and source of every row (its first seed) and, at the small scale, shipped model for `panel`."""
     found = []
-    for row in matching(rows, scale, panel.set, panel.system):
+    for row, *_ in by_seeds(matching(rows, scale, panel.set, panel.system)):
         file = folder / f"{row.what.hash}.png"
         if row.what.set == set_name and file.exists():
             side = row.config["images"]["resolution"]

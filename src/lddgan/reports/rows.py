@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,33 @@ def load_row(path: str | Path) -> Row:
     if row.what.hash != path.stem:
         raise UserError(f"the row '{path}' is damaged (its content has the hash {row.what.hash}): restore or remove it")
     return row
+
+
+def by_seeds(rows: Iterable[Row]) -> list[list[Row]]:
+    """`rows` in groups that differ in nothing but the seed of the training, in the order of their first ones."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        others = {name: value for name, value in row.what.config.items() if name != "seed"}
+        same = dataclasses.asdict(dataclasses.replace(row.what, config=others))
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(row)
+    return list(groups.values())
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The first of `rows` with the mean over them all in the place of every score and time."""
+
+    def mean(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            name: statistics.mean(part[name] for part in parts)
+            if isinstance(value, float) and all(isinstance(part[name], float) for part in parts)
+            else value
+            for name, value in parts[0].items()
+        }
+
+    speeds = [row.speed for row in rows if row.speed is not None]
+    return dataclasses.replace(
+        rows[0], scores=mean([row.scores for row in rows]), speed=mean(speeds) if len(speeds) == len(rows) else None
+    )
 
 
 def load_rows(folder: str | Path) -> list[Row]:

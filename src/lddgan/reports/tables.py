@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from lddgan.recipes import recipe
 from lddgan.reports.published import PaperRow, PaperTable, paper_table
-from lddgan.reports.rows import Row
+from lddgan.reports.rows import Row, by_seeds, mean_row
 from lddgan.reports.sheets import Sheet
 from lddgan.reports.values import cost_value, discriminator_layers, heading, recipe_field, run_value
 
@@ -39,11 +40,11 @@ def build_table(name: str, rows: Sequence[Row], scale: str) -> Sheet:
             lines.append([*theirs, *costs, f"recipe {printed.recipe}"])
         elif not found or found[0].what.set != printed.set:
             lines.append([*blank, why_blank(printed.set, printed.missing or table.missing, scale)])
-        for number, row in enumerate(found):
+        for number, (row, name) in enumerate(_with_means(found)):
             autoencoder = _autoencoder_of(row, rows)
             beside = number == 0 and row.what.set == printed.set
             shown = theirs if beside else [*_own_labels(table, printed, row), *[""] * len(table.columns)]
-            lines.append([*shown, *(run_value(value, row, autoencoder) for value in values), row_name(row)])
+            lines.append([*shown, *(run_value(value, row, autoencoder) for value in values), name])
             sources[row_name(row)] = describe_row(row)
             if autoencoder and any(value.startswith("autoencoder.") for value in values):
                 sources[row_name(autoencoder)] = describe_row(autoencoder)
@@ -78,6 +79,23 @@ def _own_labels(table: PaperTable, printed: PaperRow, row: Row) -> list[str]:
     return [shown[name] if name in ("Dataset", "Model", "Autoencoder") else "" for name in table.labels]
 
 
+def _with_means(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """Rows and their names; before those of several seeds their mean."""
+    for group in by_seeds(rows):
+        if len(group) > 1:
+            yield mean_row(group), group_name(group)
+        for row in group:
+            yield row, row_name(row)
+
+
+def group_name(rows: Sequence[Row]) -> str:
+    """Of the mean of rows that differ in their seed alone, with the deviation between them."""
+    if len(rows) == 1:
+        return row_name(rows[0])
+    deviation = statistics.stdev(row.scores["frechet_distance"] for row in rows)
+    return f"{rows[0].what.set}, mean of {len(rows)} seeds (distance ± {deviation:.2f})"
+
+
 def row_name(row: Row) -> str:
     return f"{row.what.set}, row {row.what.hash[:8]}"
 
@@ -96,7 +114,7 @@ def describe_row(row: Row) -> str:
     text += f"{scores['score']} of {scores['n_samples']:,} images against {scores['n_reference']:,} of the "
     text += f"{scores['reference']['split']} split; {row.hardware}"
     if row.speed:
-        text += f"; time: batches of {row.speed['batch']}, mean of {row.speed['trials']}"
+        text += f"; time: batches of {row.speed['batch']}, mean of {row.speed['trials']}, on {row.speed['hardware']}"
     return text
 
 

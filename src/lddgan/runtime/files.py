@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -33,6 +35,19 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes that want to make `path` waiting, by a lock beside it; they are not kept on Windows."""
+    lock = path.with_suffix(".lock")
+    with open(lock, "a") as file:
+        with contextlib.suppress(ImportError):
+            fcntl = importlib.import_module("fcntl")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        with contextlib.suppress(OSError):  # it stays where `path` was not made: others may be waiting
+            lock.unlink()
 
 
 def remove_leftovers(folder: str | Path) -> None:
