@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 
 class Ema:
@@ -23,10 +21,10 @@ class Ema:
                 published training has none.
         """
 
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        def average(averaged: PARAM_LIST, current: PARAM_LIST, count: Tensor | int) -> None:
             n = int(count)
             now = min(decay, (1 + n) / (10 + n)) if warm_up else decay
-            torch._foreach_lerp_(averaged, current, 1 - now)
+            get_ema_multi_avg_fn(now)(averaged, current, count)
 
         self._averaged = AveragedModel(model, multi_avg_fn=average)
         self._averaged.requires_grad_(False)
