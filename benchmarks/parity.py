@@ -142,8 +142,10 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
     discriminator = discriminator_from_released(_part(fixture, "init.discriminator."))
     generator.train()
     discriminator.train()
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config["lr_d"], betas=tuple(config["betas"]))
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config["lr_g"], betas=tuple(config["betas"]))
+    optimizer_d = torch.optim.Adam(
+        discriminator.parameters(), lr=config["lr_d"], betas=tuple(config["betas"]), fused=True
+    )
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config["lr_g"], betas=tuple(config["betas"]), fused=True)
     ema = Ema(generator, config["ema_decay"], warm_up=False)
     schedule = _schedule(config)
     delta = config["weighted_learning_delta"]

@@ -45,8 +45,8 @@ class Ours:
         discriminator = Discriminator(channels=config.space_shape[0], **dataclasses.asdict(config.discriminator))
         self.generator = liven(build_generator(config), 1).to(device).to(memory_format=torch.channels_last).train()
         self.discriminator = liven(discriminator, 2).to(device).to(memory_format=torch.channels_last).train()
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 1e-6, BETAS)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), 1e-6, BETAS)
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 1e-6, BETAS, fused=True)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), 1e-6, BETAS, fused=True)
         self.ema = Ema(self.generator, 0.999)
         self.latents = torch.randn(batch, *config.space_shape)
 

@@ -125,7 +125,7 @@ def _time_reconstruction(
     channels, side = config.images.channels, config.images.resolution
     network.to(device).to(memory_format=torch.channels_last).train()
     discriminator = PatchDiscriminator(channels, settings.discriminator_width, side).to(device)
-    optimizer = torch.optim.Adam([*network.parameters(), *discriminator.parameters()], 1e-6)
+    optimizer = torch.optim.Adam([*network.parameters(), *discriminator.parameters()], 1e-6, fused=True)
     inputs = torch.rand(batch, *input_shape, device=device)
     images = torch.rand(batch, channels, side, side, device=device)
 
@@ -152,7 +152,9 @@ def time_stage2(
     generator = build_generator(config).to(device).to(memory_format=torch.channels_last)
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
     discriminator.to(device).to(memory_format=torch.channels_last)
-    optimizer_g, optimizer_d = (torch.optim.Adam(net.parameters(), 1e-6) for net in (generator, discriminator))
+    optimizer_g, optimizer_d = (
+        torch.optim.Adam(net.parameters(), 1e-6, fused=True) for net in (generator, discriminator)
+    )
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     x_0, random = torch.randn(batch, *shape, device=device), torch.Generator().manual_seed(0)
 

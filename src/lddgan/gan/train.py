@@ -66,8 +66,10 @@ def train_gan(
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
     generator.to(device).to(memory_format=torch.channels_last).train()
     discriminator.to(device).to(memory_format=torch.channels_last).train()
-    optimizer_g = torch.optim.Adam(generator.parameters(), settings.learning_rate_generator, (0.5, 0.9))
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9))
+    optimizer_g = torch.optim.Adam(generator.parameters(), settings.learning_rate_generator, (0.5, 0.9), fused=True)
+    optimizer_d = torch.optim.Adam(
+        discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9), fused=True
+    )  # fmt: skip
     ema, best = Ema(generator, settings.ema_decay), Best()
     checkpoint = Checkpoint(
         folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": data.hash}, defaults(),
