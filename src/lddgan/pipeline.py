@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from lddgan.spaces.space import Space
 
 BATCH = 64
 """Images that are worked on at once."""
+ENGINES = ("torch", "onnx")
 
 
 class Pipeline:
@@ -40,18 +41,23 @@ class Pipeline:
         schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max)
         schedule.coef_x0[0] *= config.sample_gain  # the last step gives x_0 itself
         self.schedule = schedule.to(self.device)
+        self._engine: Callable[[editing.Draws], np.ndarray] | None = None
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "auto", decoder: str | None = None) -> Pipeline:
+    def from_pretrained(
+        cls, folder: str | Path, device: str = "auto", decoder: str | None = None, engine: str = "torch"
+    ) -> Pipeline:
         """Read a model folder, a run folder, or a model that ships with the package or lies on the hub, by name.
 
         Args:
             folder: a folder, the name of a shipped model, or `owner/model` of the hub, which is only asked where there
                 is no such folder; nothing but weights and the config is fetched.
             decoder: "slim" or "full"; None takes the slim one where there is one.
+            engine: as the property of that name.
 
         Raises:
-            UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder.
+            UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder; the engine
+                is not to be had here.
         """
         from lddgan import sharing
 
@@ -62,6 +68,7 @@ class Pipeline:
         pipe.origin = resolve_folder(folder)
         if decoder is not None:
             pipe.decoder = decoder
+        pipe.engine = engine
         return pipe
 
     @property
@@ -76,6 +83,29 @@ class Pipeline:
     @decoder.setter
     def decoder(self, name: str) -> None:
         self.space.decoder = name
+        self.engine = self.engine  # it has the decoder inside
+
+    @property
+    def engine(self) -> str:
+        """What samples are drawn by: "torch", or "onnx" for ONNX Runtime on the CPU (extra `export`). It can be set.
+
+        A model's first time with ONNX Runtime takes a minute, for its export, which is kept. The images are those of
+        torch to within one grey level, which is looked at whenever it is set.
+
+        Raises:
+            UserError: another name, no such engine here, or one that draws other images.
+        """
+        return "torch" if self._engine is None else "onnx"
+
+    @engine.setter
+    def engine(self, name: str) -> None:
+        if name not in ENGINES:
+            raise UserError(f"there is no engine '{name}': choose one of {', '.join(ENGINES)}")
+        self._engine = None
+        if name == "onnx":
+            from lddgan.export.engine import load_engine
+
+            self._engine = load_engine(self)
 
     def save_pretrained(
         self, folder: str | Path, dtype: torch.dtype = torch.float32, *, drawing_only: bool = False
@@ -119,7 +149,10 @@ class Pipeline:
     @torch.inference_mode()
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
-        x_0 = sample(self.generator, self.schedule, *self._draws(seed, indices))
+        draws = self._draws(seed, indices)
+        if self._engine is not None:
+            return self._engine(draws)
+        x_0 = sample(self.generator, self.schedule, *draws)
         return to_uint8(self.space.decode(x_0)).cpu().numpy()
 
     @torch.inference_mode()

@@ -34,8 +34,9 @@ SMALL = 256
 
 def write_onnx(sampler: WholeSampler, path: Path, half: bool) -> Run:
     """An `.onnx` file of opset 18, any batch size."""
-    onnx, runtime = _needs("onnx", "export"), _needs("onnxruntime", "export")
-    _needs("onnxscript", "export")
+    onnx = _needs("onnx", "export")
+    for module in ("onnxruntime", "onnxscript"):
+        _needs(module, "export")
     batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.onnx.export(
@@ -49,7 +50,16 @@ def write_onnx(sampler: WholeSampler, path: Path, half: bool) -> Run:
     if half:
         _store_half(onnx, model)
     path.write_bytes(model.SerializeToString())
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return load_onnx(path)
+
+
+def load_onnx(path: Path) -> Run:
+    """What ONNX Runtime draws from a file of `write_onnx`, on the CPU."""
+    runtime = _needs("onnxruntime", "export")
+    try:
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has exceptions of its own, which it does not document
+        raise UserError(f"ONNX Runtime cannot read '{path}' ({error}): remove it and run again") from None
     return lambda noise, z: session.run(["images"], {"noise": noise, "z": z})[0]
 
 
@@ -152,7 +162,7 @@ def _needs(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(f"this export needs {module}: pip install 'lddgan[{extra}]'") from None
+        raise UserError(f"this needs {module}: pip install 'lddgan[{extra}]'") from None
 
 
 @contextmanager

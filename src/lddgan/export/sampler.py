@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -58,9 +59,13 @@ class WholeSampler(nn.Module):
 
     def inputs(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Noise and z of images 0 .. `count` - 1 of `seed`, as the pipeline draws them."""
-        x_T, steps = image_draws(seed, range(count), self.shape, self.latent_dim, self.num_steps)
-        noise = torch.stack([x_T, *(noise for _, noise in steps[:-1])], dim=1)
-        return noise, torch.stack([z for z, _ in steps], dim=1)
+        return stacked(*image_draws(seed, range(count), self.shape, self.latent_dim, self.num_steps))
+
+
+def stacked(x_T: Tensor, steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What `image_draws` gives as the two inputs of a `WholeSampler`: the posterior noise at t = 0 has no use."""
+    noise = torch.stack([x_T, *(noise for _, noise in steps[:-1])], dim=1)
+    return noise, torch.stack([z for z, _ in steps], dim=1)
 
 
 def levels_apart(ours: np.ndarray, theirs: np.ndarray) -> int:
