@@ -44,7 +44,9 @@ def tiny(tiny_data, cache, tmp_path, monkeypatch):
     monkeypatch.setitem(SETS["small"], "digits", Set("demo", 30, "train", trials=2))
     monkeypatch.setattr(experiments, "time_stage2", lambda *arguments: (15 * 60 / 10.0, 8))  # 10 steps
     monkeypatch.setattr(
-        experiments, "bench", lambda pipe, trials: {"nfe": 3, "batch": 100, "trials": trials, "batch_seconds": 0.25}
+        experiments,
+        "bench",
+        lambda pipe, trials: {"nfe": 3, "batch": 100, "trials": trials, "batch_seconds": 0.25, "hardware": "a test"},
     )
     places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     return ["--run", "--data", f"digits={tiny_data}", "--device", "cpu", *places]
