@@ -59,11 +59,11 @@ class Pipeline:
             UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder; the engine
                 is not to be had here.
         """
-        from lddgan import sharing
+        if not Path(folder).exists() and not is_ours(folder) and "/" in str(folder):
+            from lddgan import sharing  # here, because with it comes all that trains, a second of imports
 
-        known = Path(folder).exists() or is_ours(folder)
-        if not known and sharing.HUB_NAME.fullmatch(str(folder)):
-            folder = sharing.fetch(str(folder))
+            if sharing.HUB_NAME.fullmatch(str(folder)):
+                folder = sharing.fetch(str(folder))
         pipe = cls(*load_model(folder), device=device)
         pipe.origin = resolve_folder(folder)
         if decoder is not None:
