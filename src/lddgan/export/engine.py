@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ def load_engine(pipe: Pipeline) -> Callable[[Draws], np.ndarray]:
     sampler = WholeSampler(pipe)
     path = cache_folder() / "engines" / f"{_digest(sampler)}.onnx"
     if not path.exists():
+        print("the model is exported for ONNX Runtime, once; this takes a minute or two", file=sys.stderr)
         with atomic_write(path) as temporary:
             write_onnx(sampler, temporary, half=False)
     run = load_onnx(path)
