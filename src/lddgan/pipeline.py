@@ -89,8 +89,8 @@ class Pipeline:
     def engine(self) -> str:
         """What samples are drawn by: "torch", or "onnx" for ONNX Runtime on the CPU (extra `export`). It can be set.
 
-        A model's first time with ONNX Runtime takes a minute or two, for its export, which is kept. The images are those
-        of torch to within one grey level, which is looked at whenever it is set.
+        A model's first time with ONNX Runtime takes a minute or two, for its export, which is kept. The images are
+        those of torch to within one grey level, which is looked at whenever it is set.
 
         Raises:
             UserError: another name, no such engine here, or one that draws other images.
