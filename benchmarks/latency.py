@@ -22,6 +22,7 @@ from plain import timed
 from samples import exit_code
 from sampling import pipeline
 
+from lddgan.models import is_ours
 from lddgan.pipeline import Pipeline
 from lddgan.recipes import RECIPES
 from lddgan.runtime.device import describe, resolve_device
@@ -37,7 +38,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
-    made = args.model in RECIPES and not args.model.endswith("-small") and args.model != "demo"
+    made = args.model in RECIPES and not is_ours(args.model)
     pipe = pipeline(args.model, device) if made else Pipeline.from_pretrained(args.model, device.type)
     very_first = timed(lambda: pipe.draw([0]), device)
     times = sorted(timed(lambda i=i: pipe.draw([i]), device) for i in range(TRIALS))

@@ -35,15 +35,24 @@ def filtered(x: Tensor, up: int, down: int, pad: tuple[int, int], gain: float) -
     return x.reshape(batch, channels, *x.shape[2:])
 
 
+def _up(x: Tensor) -> Tensor:
+    return filtered(x, 2, 1, (2, 1), 4.0)
+
+
+def _down(x: Tensor) -> Tensor:
+    return filtered(x, 1, 2, (1, 1), 1.0)
+
+
+def _smooth(x: Tensor) -> Tensor:
+    return filtered(x, 1, 1, (2, 2), 1.0)
+
+
 @contextlib.contextmanager
 def plain_filters() -> Iterator[None]:
     """Inside, generators and discriminators filter by zero insertion."""
-    up = mock.Mock(side_effect=lambda x: filtered(x, 2, 1, (2, 1), 4.0))
-    down = mock.Mock(side_effect=lambda x: filtered(x, 1, 2, (1, 1), 1.0))
-    smooth = mock.Mock(side_effect=lambda x: filtered(x, 1, 1, (2, 2), 1.0))
     with (
-        mock.patch.multiple(scaling, upsample2=up, downsample2=down, smooth=smooth),
-        mock.patch.object(discriminator, "downsample2", down),
+        mock.patch.multiple(scaling, upsample2=_up, downsample2=_down, smooth=_smooth),
+        mock.patch.object(discriminator, "downsample2", _down),
     ):
         yield
 
