@@ -87,11 +87,6 @@ def liven(module: Network, seed: int = 0) -> Network:
     return module
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """`|ours - theirs| / |theirs|`, in float64."""
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Medians in seconds, and the median and quartiles of plain / ours within each pair."""

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from plain import compare, liven, plain_copy, plain_filters, plain_sample, relative_error
+from parity import relative_error
+from plain import compare, liven, plain_copy, plain_filters, plain_sample
 from samples import exit_code
 
 from lddgan.bench import convolution_peak
