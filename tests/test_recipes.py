@@ -133,14 +133,14 @@ def test_the_slim_decoders_of_256_pixels_take_a_twenty_fifth(name):
 def test_folder_derives_resolution_and_factor_from_the_side(side, resolution, factor):
     config = folder("somewhere", 5000, 3, side)
     assert (config.images.resolution, config.autoencoder.factor) == (resolution, factor)
-    assert config.space_shape == ({2: 4, 4: 12, 8: 24}[factor], resolution // factor, resolution // factor)
+    assert config.space_shape == ({2: 4, 4: 12, 8: 16}[factor], resolution // factor, resolution // factor)
     assert with_fields(config, {}) == config and config.data == "somewhere"
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_folder_follows_the_channels(channels):
     config = folder("x", 100, channels, 64)
-    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, 8 * channels)
+    assert (config.images.channels, config.autoencoder.latent_channels) == (channels, 5 * channels + 1)
     assert folder("x", 100, channels, 32).autoencoder.latent_channels == 4 * channels
     assert folder("x", 100, channels, 16).autoencoder.latent_channels == channels + 1
 
@@ -149,8 +149,9 @@ def test_folder_follows_the_channels(channels):
 def test_folder_sees_about_as_many_images_whatever_the_count(count):
     config = folder("x", count, 3, 64)
     assert config.slim_decoder is not None
-    assert config.stage1.epochs == max(1, 15_000 // count) and config.stage2.epochs == max(1, 120_000 // count)
-    assert config.slim_decoder.epochs == max(1, 20_000 // count)
+    assert config.stage1.epochs == max(1, 10_000 // count) and config.stage2.epochs == max(1, 128_000 // count)
+    assert config.slim_decoder.epochs == max(1, 12_000 // count)
+    assert config.stage2.augment == (count < 20_000)
     assert with_fields(config, {}) == config
 
 

@@ -230,6 +230,9 @@ class Stage2Config:
     spread: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How much of the reconstruction loss's pull to the median is taken off; 1 leaves a proper score of a distribution
     (`lddgan.gan.objective.spread_loss`)."""
+    augment: bool = False
+    """Show the discriminator all samples shifted and with a hole (`lddgan.gan.augment`): it would know a set of a few
+    thousand images by heart."""
     cosine_decay: bool = False
     """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
     report_every: Count = 1000

@@ -16,6 +16,7 @@ from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import RunStopped
+from lddgan.gan.augment import Augmented
 from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
@@ -119,13 +120,14 @@ def train_gan(
                 "weighted": weighted_learning(done_share, settings.delta),
             }[settings.objective]
             x_0 = normalise(data.batch(order.indices(step), random))
+            critic = Augmented(discriminator, random) if settings.augment else discriminator
 
             values = discriminator_phase(
-                generator, discriminator, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random),
+                generator, critic, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random),
                 precision, r1_gamma=settings.r1_gamma if step % settings.r1_every == 0 else 0.0, guard=guard(step),
             )  # fmt: skip
             values |= generator_phase(
-                generator, discriminator, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random),
+                generator, critic, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random),
                 precision, reconstruction_weight=weight, guard=guard(step), spread=settings.spread,
                 other_z=torch.randn(len(x_0), latent_dim, generator=random).to(device) if settings.spread else None,
             )  # fmt: skip
