@@ -46,7 +46,8 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
         "images_per_second": batch / median,
         "first_image_seconds": statistics.median(alone), "warm_up_seconds": warm_up[0],
         "sample_macs": macs, "conv_peak_macs": peak, "peak_fraction": macs * batch / median / peak,
-        "precision": "float32", "engine": pipe.engine, "hardware": describe(pipe.device), "torch": torch.__version__,
+        "precision": pipe.drawn_in, "engine": pipe.engine, "hardware": describe(pipe.device),
+        "torch": torch.__version__,
     }  # fmt: skip
 
 

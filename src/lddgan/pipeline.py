@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,18 +14,24 @@ from torch import Tensor
 
 from lddgan import editing
 from lddgan.config import Config
+from lddgan.config_parts import Precision
 from lddgan.data.latents import to_uint8, to_unit_range
+from lddgan.data.sources import cache_folder
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
+from lddgan.drawing import GraphedSampler, WholeSampler, in_bfloat16, stacked
 from lddgan.errors import UserError
 from lddgan.models import Generator, is_ours, load_model, resolve_folder, save_model
-from lddgan.runtime.device import resolve_device
+from lddgan.runtime.device import fast_bfloat16, resolve_device
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.space import Space
 
 BATCH = 64
 """Images that are worked on at once."""
-ENGINES = ("torch", "onnx")
+ENGINES = ("auto", "torch", "compiled", "onnx")
+PRECISIONS = get_args(Precision)
+COMPILE_SECONDS, COMPILED_SHARE = 240.0, 0.25
+"""What compiling takes, and the share of the time that it saves, both careful."""
 
 
 class Pipeline:
@@ -41,19 +50,21 @@ class Pipeline:
         schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max)
         schedule.coef_x0[0] *= config.sample_gain  # the last step gives x_0 itself
         self.schedule = schedule.to(self.device)
-        self._engine: Callable[[editing.Draws], np.ndarray] | None = None
+        self._engine = "auto"
+        self.precision = "auto"
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str = "auto", decoder: str | None = None, engine: str = "torch"
-    ) -> Pipeline:
+        cls, folder: str | Path, device: str = "auto", decoder: str | None = None, engine: str = "auto",
+        precision: str = "auto",
+    ) -> Pipeline:  # fmt: skip
         """Read a model folder, a run folder, or a model that ships with the package or lies on the hub, by name.
 
         Args:
             folder: a folder, the name of a shipped model, or `owner/model` of the hub, which is only asked where there
                 is no such folder; nothing but weights and the config is fetched.
             decoder: "slim" or "full"; None takes the slim one where there is one.
-            engine: as the property of that name.
+            engine, precision: as the properties of these names.
 
         Raises:
             UserError: there is no such model, a file of it is missing or damaged, or it has no such decoder; the engine
@@ -68,6 +79,7 @@ class Pipeline:
         pipe.origin = resolve_folder(folder)
         if decoder is not None:
             pipe.decoder = decoder
+        pipe.precision = precision
         pipe.engine = engine
         return pipe
 
@@ -83,29 +95,80 @@ class Pipeline:
     @decoder.setter
     def decoder(self, name: str) -> None:
         self.space.decoder = name
-        self.engine = self.engine  # it has the decoder inside
+        self._prepare()
+
+    @property
+    def precision(self) -> str:
+        """What drawing computes in: "float32", "bfloat16", or "auto", the latter where the chip is fast at it.
+
+        Only samples are drawn so; encoding and editing are always float32.
+
+        Raises:
+            UserError: another name.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str) -> None:
+        if name not in PRECISIONS:
+            raise UserError(f"there is no precision '{name}': choose one of {', '.join(PRECISIONS)}")
+        self._precision = name
+        self._reduced = name == "bfloat16" or (name == "auto" and fast_bfloat16(self.device))
+        self._prepare()
+
+    @property
+    def drawn_in(self) -> str:
+        """What `precision` comes to here: "float32" or "bfloat16"."""
+        return "bfloat16" if self._reduced else "float32"
 
     @property
     def engine(self) -> str:
-        """What samples are drawn by: "torch", or "onnx" for ONNX Runtime on the CPU (extra `export`). It can be set.
+        """What samples are drawn by. It can be set.
 
-        A model's first time with ONNX Runtime takes a minute or two, for its export, which is kept. The images are
-        those of torch to within one grey level, which is looked at whenever it is set.
+        - "torch": eager, and on a GPU one CUDA graph for each batch size;
+        - "compiled": a program of torch's compiler for each batch size, which takes minutes once and is kept (CPU);
+        - "onnx": ONNX Runtime (CPU, extra `export`), which takes a minute or two once and is kept;
+        - "auto": torch, but a compiled program where one is there, or where compiling saves more than it takes.
+
+        Another engine's images are those of torch to within one grey level (in bfloat16 to within one on average),
+        which is looked at whenever one is loaded.
 
         Raises:
             UserError: another name, no such engine here, or one that draws other images.
         """
-        return "torch" if self._engine is None else "onnx"
+        return self._engine
 
     @engine.setter
     def engine(self, name: str) -> None:
         if name not in ENGINES:
             raise UserError(f"there is no engine '{name}': choose one of {', '.join(ENGINES)}")
-        self._engine = None
-        if name == "onnx":
-            from lddgan.export.engine import load_engine
+        if name in ("compiled", "onnx") and self.device.type != "cpu":
+            raise UserError(
+                f"the engine {name} draws on the CPU, not on {self.device.type}: add --device cpu, or leave it out"
+            )
+        self._engine = name
+        try:
+            self._prepare()
+        except UserError:
+            self._engine = "torch"
+            raise
 
-            self._engine = load_engine(self)
+    def _prepare(self) -> None:
+        """Set up what draws, after decoder, precision or engine has changed."""
+        generator, space = self.generator, self.space
+        if self._reduced:
+            generator, space = in_bfloat16(generator, space)
+        self._sampler = WholeSampler(self.config, generator, space, self.schedule)
+        self._eager = GraphedSampler(self._sampler) if self.device.type == "cuda" else self._sampler
+        self._compiled: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
+        self._looked_for: set[int] = set()
+        self._gave_up = False
+        self._onnx = None
+        if self._engine == "onnx":
+            from lddgan.export.engine import load_onnx_engine
+            from lddgan.export.sampler import export_sampler
+
+            self._onnx = load_onnx_engine(export_sampler(self), self._sampler)
 
     def save_pretrained(
         self, folder: str | Path, dtype: torch.dtype = torch.float32, *, drawing_only: bool = False
@@ -144,16 +207,56 @@ class Pipeline:
         if n < 1 or batch < 1:
             raise UserError(f"cannot draw {n} images in batches of {batch}: give positive numbers")
         for first in range(0, n, batch):
-            yield self.draw(range(first, min(first + batch, n)), seed)
+            started = time.perf_counter()
+            images = self.draw(range(first, min(first + batch, n)), seed)
+            seconds = time.perf_counter() - started
+            yield images
+            if first > 0 and COMPILED_SHARE * seconds * (n - first - batch) / batch > COMPILE_SECONDS:
+                self._compile_where_it_pays(batch)
 
     @torch.inference_mode()
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
-        draws = self._draws(seed, indices)
-        if self._engine is not None:
-            return self._engine(draws)
-        x_0 = sample(self.generator, self.schedule, *draws)
-        return to_uint8(self.space.decode(x_0)).cpu().numpy()
+        noise, z = stacked(*self._draws(seed, indices))
+        if self._onnx is not None:
+            return self._onnx(noise, z).numpy()
+        count = len(noise)
+        program, size = self._program(count)
+        if size > count:  # the rest of a set: rows are added that nobody looks at
+            noise, z = (torch.cat([part, part[:1].expand(size - count, *part.shape[1:])]) for part in (noise, z))
+        return program(noise, z)[:count].cpu().numpy()
+
+    def _program(self, count: int) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
+        """What draws `count` images, and how many it draws."""
+        size = min((size for size in self._compiled if count <= size <= 2 * count), default=count)
+        if self.device.type == "cpu" and self._engine in ("auto", "compiled") and size not in self._compiled:
+            if self._engine == "compiled" or self._has_program(count):
+                self._load_compiled(count)
+        return (self._compiled[size], size) if size in self._compiled else (self._eager, count)
+
+    def _has_program(self, count: int) -> bool:
+        """Whether a compiled program for `count` images was kept; looking costs a hash of the weights."""
+        if count in self._looked_for or not any((cache_folder() / "engines").glob(f"*-{count}")):
+            return False
+        self._looked_for.add(count)
+        from lddgan.export.engine import compiled_path
+
+        return compiled_path(self._sampler, count).exists()
+
+    def _load_compiled(self, count: int) -> None:
+        from lddgan.export.engine import load_compiled
+
+        self._compiled[count] = load_compiled(self._sampler, count, self._sampler)
+
+    def _compile_where_it_pays(self, batch: int) -> None:
+        """Once; where it cannot be done, one line says so and drawing goes on."""
+        if self._engine != "auto" or self.device.type != "cpu" or batch in self._compiled or self._gave_up:
+            return
+        try:
+            self._load_compiled(batch)
+        except UserError as error:
+            self._gave_up = True
+            print(f"drawing goes on without compiling: {error}", file=sys.stderr)
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Tensor:

@@ -12,10 +12,11 @@ from tiny import lively_model, spaced_config, tiny_config, visible
 from lddgan import Pipeline
 from lddgan.cli.main import run
 from lddgan.config import with_fields
+from lddgan.drawing import levels_apart
 from lddgan.errors import UserError
 from lddgan.export import model as module
 from lddgan.export.model import export_model
-from lddgan.export.sampler import WholeSampler, levels_apart
+from lddgan.export.sampler import export_sampler
 from lddgan.models import build_generator, build_space, save_model
 
 
@@ -50,7 +51,7 @@ def test_the_whole_sampler_draws_what_the_pipeline_draws(name):
     pipe = latent_pipe() if name in ("latent", "slim") else spaced_pipe(name)
     if name == "latent":
         pipe.decoder = "full"
-    sampler = WholeSampler(pipe)
+    sampler = export_sampler(pipe)
     for count in (1, 5):
         noise, z = sampler.inputs(count, seed=3)
         assert noise.shape == (count, 3, *pipe.config.space_shape) and z.shape == (count, 3, 4)
@@ -61,7 +62,7 @@ def test_the_whole_sampler_draws_what_the_pipeline_draws(name):
 def test_half_rounds_the_weights_of_a_copy():
     pipe = latent_pipe(slim_decoder=None)
     before = pipe(2)
-    rounded = WholeSampler(pipe, half=True).generator.state_dict()
+    rounded = export_sampler(pipe, half=True).generator.state_dict()
     for name, value in pipe.generator.state_dict().items():
         assert torch.equal(rounded[name], value.half().float())
     assert (pipe(2) == before).all()
@@ -74,7 +75,7 @@ def test_a_torch_program_loads_without_this_package(tmp_path, half):
     assert done.megabytes == pytest.approx((tmp_path / "deep" / "model.pt2").stat().st_size / 1e6)
     assert done.python_ms > 0 and done.engine_ms > 0
     program = torch.export.load(str(done.path)).module()
-    sampler = WholeSampler(smallest_pipe(), half)
+    sampler = export_sampler(smallest_pipe(), half)
     noise, z = sampler.inputs(7, seed=9)
     assert levels_apart(program(noise, z).numpy(), sampler(noise, z).numpy()) <= 1
 
@@ -93,7 +94,7 @@ def test_onnx_takes_any_batch_and_half_the_room(tmp_path):
         assert [(part.name, part.shape[1:]) for part in session.get_inputs()] == [
             ("noise", [2, 1, 8, 8]), ("z", [2, 4])
         ]  # fmt: skip
-        sampler = WholeSampler(pipe, half)
+        sampler = export_sampler(pipe, half)
         noise, z = sampler.inputs(9, seed=4)
         (images,) = session.run(None, {"noise": noise.numpy(), "z": z.numpy()})
         assert levels_apart(images, sampler(noise, z).numpy()) <= 1

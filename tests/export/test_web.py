@@ -15,9 +15,10 @@ import torch
 from test_export import smallest_pipe
 from tiny import visible
 
+from lddgan.drawing import levels_apart
 from lddgan.export.formats import ASSETS
 from lddgan.export.model import export_model
-from lddgan.export.sampler import WholeSampler, levels_apart
+from lddgan.export.sampler import export_sampler
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs = [
@@ -51,7 +52,7 @@ def hosted(tmp_path):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(done.path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", WholeSampler(pipe, half=True), asked
+    yield f"http://127.0.0.1:{server.server_port}/", export_sampler(pipe, half=True), asked
     server.shutdown()
 
 

@@ -8,7 +8,7 @@ import json
 from lddgan.bench import bench
 from lddgan.cli.main import Parser
 from lddgan.errors import UserError
-from lddgan.pipeline import ENGINES, Pipeline
+from lddgan.pipeline import ENGINES, PRECISIONS, Pipeline
 from lddgan.runtime.device import DEVICES
 from lddgan.spaces.latent import DECODERS
 
@@ -22,14 +22,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--trials", type=int, default=300, help="batches (default 300)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_TRIALS} batches")
     parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
-    parser.add_argument("--engine", default="torch", choices=ENGINES, help="onnx: ONNX Runtime on the CPU")
+    parser.add_argument("--engine", default="auto", choices=ENGINES, help="what draws (Pipeline.engine says more)")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: bfloat16 where it is fast")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     trials = QUICK_TRIALS if options.quick else options.trials
     if trials < 1 or options.batch < 1:
         raise UserError(f"cannot time {trials} batches of {options.batch}: give positive numbers")
-    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder, options.engine)
+    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder, options.engine, options.precision)
     result = {"model": options.model, **bench(pipe, options.batch, trials)}
     if options.json:
         print(json.dumps(result))

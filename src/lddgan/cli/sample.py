@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lddgan.cli.main import Parser
 from lddgan.errors import UserError
-from lddgan.pipeline import ENGINES, Pipeline
+from lddgan.pipeline import ENGINES, PRECISIONS, Pipeline
 from lddgan.reports.writers import open_writer
 from lddgan.runtime.device import DEVICES, describe
 from lddgan.spaces.latent import DECODERS
@@ -23,13 +23,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=64, help="images drawn at once; it does not change them")
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a folder, .zip, .npz, or a grid .png")
     parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
-    parser.add_argument("--engine", default="torch", choices=ENGINES, help="onnx: ONNX Runtime on the CPU")
+    parser.add_argument("--engine", default="auto", choices=ENGINES, help="what draws (Pipeline.engine says more)")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: bfloat16 where it is fast")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     options = parser.parse_args(arguments)
     if options.n < 1 or options.batch < 1:
         raise UserError(f"cannot draw {options.n} images in batches of {options.batch}: give positive numbers")
 
-    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder, options.engine)
+    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder, options.engine, options.precision)
     with open_writer(options.out, options.n) as write:
         bar = tqdm(total=options.n, unit="image", dynamic_ncols=True)
         started = time.monotonic()

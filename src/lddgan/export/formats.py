@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lddgan.drawing import WholeSampler
 from lddgan.errors import UserError
-from lddgan.export.sampler import WholeSampler
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 ASSETS, PAGE = Path(__file__).with_name("assets"), Path(__file__).with_name("page.html")
@@ -38,7 +38,7 @@ def write_onnx(sampler: WholeSampler, path: Path, half: bool) -> Run:
     for module in ("onnxruntime", "onnxscript"):
         _needs(module, "export")
     batch = torch.export.Dim("batch", min=1)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             sampler, sampler.inputs(2), dynamo=True, opset_version=18, input_names=["noise", "z"],
             output_names=["images"], dynamic_shapes=({0: batch}, {0: batch}), optimize=True, verbose=False,
@@ -66,7 +66,7 @@ def load_onnx(path: Path) -> Run:
 def write_torch(sampler: WholeSampler, path: Path, half: bool) -> Run:
     """A `.pt2` file for `torch.export.load`, which needs no code of this package; weights are float32."""
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with _quiet():
+    with quiet():
         program = torch.export.export(sampler, sampler.inputs(2), dynamic_shapes=({0: batch}, {0: batch}))
         torch.export.save(program, str(path))
         module = torch.export.load(str(path)).module()
@@ -166,7 +166,7 @@ def _needs(module: str, extra: str) -> Any:
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """Without the exporters' own remarks, which name nothing that a user could mend."""
     names = ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lddgan.drawing import WholeSampler, levels_apart
 from lddgan.errors import UserError
 from lddgan.export.formats import Run, write_onnx, write_openvino, write_torch, write_web
-from lddgan.export.sampler import WholeSampler, levels_apart
+from lddgan.export.sampler import export_sampler
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.files import ensure_folder
 
@@ -61,7 +62,7 @@ def export_model(pipe: Pipeline, form: str, path: Path, *, half: bool = False) -
         raise UserError(f"'{path}' is there already: remove it, or give another name with --out")
     ensure_folder(path.parent)
     write, _ = FORMATS[form]
-    sampler = WholeSampler(pipe, half)
+    sampler = export_sampler(pipe, half)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         written = Path(temporary) / path.name
         run = write(sampler, written, half)
