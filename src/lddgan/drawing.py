@@ -1,4 +1,4 @@
-"""The whole sampler as one network without Python around it: noise and z in, images out; on a GPU as one graph."""
+"""The whole sampler as one network without Python around it: noise and z in, images out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from lddgan.diffusion.schedule import Schedule
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.latent import LatentSpace
 from lddgan.spaces.space import Space
-
-GRAPHS = 4
-"""Batch sizes that a graph is kept of."""
 
 
 class WholeSampler(nn.Module):
@@ -81,48 +78,6 @@ def in_bfloat16(generator: nn.Module, space: Space) -> tuple[nn.Module, Space]:
         )
         part.register_forward_hook(lambda _, given, result: result.float())
     return generator, space
-
-
-class GraphedSampler:
-    """A `WholeSampler` on a GPU, recorded as one CUDA graph for each batch size that comes twice.
-
-    A kernel of a small network is over before Python has launched the next one; a graph launches all of them at once.
-    """
-
-    def __init__(self, sampler: WholeSampler) -> None:
-        self.sampler = sampler
-        self._seen: set[int] = set()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
-
-    @torch.inference_mode()
-    def __call__(self, noise: Tensor, z: Tensor) -> Tensor:
-        """As the sampler's `forward`."""
-        count = len(noise)
-        # The rest of a set is drawn by the graph of its batches, beside rows that say nothing.
-        size = min((size for size in self._graphs if count <= size <= 8 * count), default=count)
-        if size not in self._graphs:
-            if size not in self._seen:  # a size that comes once is not worth it
-                self._seen.add(size)
-                return self.sampler(noise, z)
-            self._record(noise, z)
-        graph, noise_in, z_in, images = self._graphs[size]
-        noise_in[:count], z_in[:count] = noise, z
-        graph.replay()
-        return images[:count].clone()
-
-    def _record(self, noise: Tensor, z: Tensor) -> None:
-        if len(self._graphs) == GRAPHS:
-            self._graphs.pop(next(iter(self._graphs)))
-        noise, z = noise.clone(), z.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # whatever is set up at a first call may not be recorded
-            self.sampler(noise, z)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            images = self.sampler(noise, z)
-        self._graphs[len(noise)] = (graph, noise, z, images)
 
 
 def levels_apart(ours: np.ndarray, theirs: np.ndarray) -> int:

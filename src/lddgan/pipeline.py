@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,10 +15,10 @@ from lddgan import editing
 from lddgan.config import Config
 from lddgan.config_parts import Precision
 from lddgan.data.latents import to_uint8, to_unit_range
-from lddgan.data.sources import cache_folder
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
-from lddgan.drawing import GraphedSampler, WholeSampler, in_bfloat16, stacked
+from lddgan.drawer import ENGINES, Drawer
+from lddgan.drawing import WholeSampler, in_bfloat16, stacked
 from lddgan.errors import UserError
 from lddgan.models import Generator, is_ours, load_model, resolve_folder, save_model
 from lddgan.runtime.device import fast_bfloat16, resolve_device
@@ -28,10 +27,7 @@ from lddgan.spaces.space import Space
 
 BATCH = 64
 """Images that are worked on at once."""
-ENGINES = ("auto", "torch", "compiled", "onnx")
 PRECISIONS = get_args(Precision)
-COMPILE_SECONDS, COMPILED_SHARE = 240.0, 0.25
-"""What compiling takes, and the share of the time that it saves, both careful."""
 
 
 class Pipeline:
@@ -50,6 +46,7 @@ class Pipeline:
         schedule = Schedule(diffusion.num_steps, diffusion.beta_min, diffusion.beta_max)
         schedule.coef_x0[0] *= config.sample_gain  # the last step gives x_0 itself
         self.schedule = schedule.to(self.device)
+        self._drawer: Drawer | None = None
         self._engine = "auto"
         self.precision = "auto"
 
@@ -95,13 +92,13 @@ class Pipeline:
     @decoder.setter
     def decoder(self, name: str) -> None:
         self.space.decoder = name
-        self._prepare()
+        self._changed()
 
     @property
     def precision(self) -> str:
         """What drawing computes in: "float32", "bfloat16", or "auto", the latter where the chip is fast at it.
 
-        Only samples are drawn so; encoding and editing are always float32.
+        ONNX Runtime has float32 alone. Only samples are drawn so; encoding and editing are always float32.
 
         Raises:
             UserError: another name.
@@ -113,13 +110,13 @@ class Pipeline:
         if name not in PRECISIONS:
             raise UserError(f"there is no precision '{name}': choose one of {', '.join(PRECISIONS)}")
         self._precision = name
-        self._reduced = name == "bfloat16" or (name == "auto" and fast_bfloat16(self.device))
-        self._prepare()
+        self._changed()
 
     @property
     def drawn_in(self) -> str:
-        """What `precision` comes to here: "float32" or "bfloat16"."""
-        return "bfloat16" if self._reduced else "float32"
+        """What `precision` comes to on this device and with this engine: "float32" or "bfloat16"."""
+        reduced = self._precision == "bfloat16" or (self._precision == "auto" and fast_bfloat16(self.device))
+        return "bfloat16" if reduced and self._engine != "onnx" else "float32"
 
     @property
     def engine(self) -> str:
@@ -148,27 +145,22 @@ class Pipeline:
             )
         self._engine = name
         try:
-            self._prepare()
+            self._changed()
         except UserError:
             self._engine = "torch"
             raise
 
-    def _prepare(self) -> None:
-        """Set up what draws, after decoder, precision or engine has changed."""
-        generator, space = self.generator, self.space
-        if self._reduced:
-            generator, space = in_bfloat16(generator, space)
-        self._sampler = WholeSampler(self.config, generator, space, self.schedule)
-        self._eager = GraphedSampler(self._sampler) if self.device.type == "cuda" else self._sampler
-        self._compiled: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
-        self._looked_for: set[int] = set()
-        self._gave_up = False
-        self._onnx = None
-        if self._engine == "onnx":
-            from lddgan.export.engine import load_onnx_engine
-            from lddgan.export.sampler import export_sampler
+    def _changed(self) -> None:
+        """Decoder, precision or engine is another; what draws is made at the first draw, for it may copy weights."""
+        self._drawer = None
+        if self._engine == "onnx":  # it has to be looked at now
+            self._drawer = self._make_drawer()
 
-            self._onnx = load_onnx_engine(export_sampler(self), self._sampler)
+    def _make_drawer(self) -> Drawer:
+        generator, space = self.generator, self.space
+        if self.drawn_in == "bfloat16":
+            generator, space = in_bfloat16(generator, space)
+        return Drawer(WholeSampler(self.config, generator, space, self.schedule), self.device, self._engine)
 
     def save_pretrained(
         self, folder: str | Path, dtype: torch.dtype = torch.float32, *, drawing_only: bool = False
@@ -211,52 +203,15 @@ class Pipeline:
             images = self.draw(range(first, min(first + batch, n)), seed)
             seconds = time.perf_counter() - started
             yield images
-            if first > 0 and COMPILED_SHARE * seconds * (n - first - batch) / batch > COMPILE_SECONDS:
-                self._compile_where_it_pays(batch)
+            if first > 0 and self._drawer is not None:
+                self._drawer.compile_where_it_pays(batch, seconds * (n - first - batch) / batch)
 
     @torch.inference_mode()
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:
         """Draw the images `indices` of `seed` as one batch: uint8 `[len(indices), H, W, C]`."""
-        noise, z = stacked(*self._draws(seed, indices))
-        if self._onnx is not None:
-            return self._onnx(noise, z).numpy()
-        count = len(noise)
-        program, size = self._program(count)
-        if size > count:  # the rest of a set: rows are added that nobody looks at
-            noise, z = (torch.cat([part, part[:1].expand(size - count, *part.shape[1:])]) for part in (noise, z))
-        return program(noise, z)[:count].cpu().numpy()
-
-    def _program(self, count: int) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
-        """What draws `count` images, and how many it draws."""
-        size = min((size for size in self._compiled if count <= size <= 2 * count), default=count)
-        if self.device.type == "cpu" and self._engine in ("auto", "compiled") and size not in self._compiled:
-            if self._engine == "compiled" or self._has_program(count):
-                self._load_compiled(count)
-        return (self._compiled[size], size) if size in self._compiled else (self._eager, count)
-
-    def _has_program(self, count: int) -> bool:
-        """Whether a compiled program for `count` images was kept; looking costs a hash of the weights."""
-        if count in self._looked_for or not any((cache_folder() / "engines").glob(f"*-{count}")):
-            return False
-        self._looked_for.add(count)
-        from lddgan.export.engine import compiled_path
-
-        return compiled_path(self._sampler, count).exists()
-
-    def _load_compiled(self, count: int) -> None:
-        from lddgan.export.engine import load_compiled
-
-        self._compiled[count] = load_compiled(self._sampler, count, self._sampler)
-
-    def _compile_where_it_pays(self, batch: int) -> None:
-        """Once; where it cannot be done, one line says so and drawing goes on."""
-        if self._engine != "auto" or self.device.type != "cpu" or batch in self._compiled or self._gave_up:
-            return
-        try:
-            self._load_compiled(batch)
-        except UserError as error:
-            self._gave_up = True
-            print(f"drawing goes on without compiling: {error}", file=sys.stderr)
+        if self._drawer is None:
+            self._drawer = self._make_drawer()
+        return self._drawer(*stacked(*self._draws(seed, indices))).cpu().numpy()
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Tensor:

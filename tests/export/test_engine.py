@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_export import latent_pipe, needs, smallest_pipe
 
-import lddgan.pipeline
+import lddgan.drawer
 from lddgan.drawing import levels_apart
 from lddgan.errors import UserError
 from lddgan.export import engine as module
@@ -111,17 +111,17 @@ def test_it_is_taken_again_without_being_asked_for_and_never_for_other_weights(c
     again = smallest_pipe()
     for mine, theirs in zip(again.generator.parameters(), pipe.generator.parameters(), strict=True):
         mine.data.copy_(theirs.data)
-    assert levels_apart(again(7, seed=3, batch=4), expected) <= 1 and list(again._compiled) == [4]
+    assert levels_apart(again(7, seed=3, batch=4), expected) <= 1 and list(again._drawer.compiled) == [4]
 
     other = smallest_pipe()
     next(other.generator.parameters()).data.mul_(1.5)
     other(4, batch=4)
-    assert not other._compiled
+    assert not other._drawer.compiled
 
 
-def test_damaged_or_wrong_programs_are_a_sentence(compiled, tmp_path, monkeypatch):
+def test_damaged_or_wrong_programs_are_a_sentence(compiled, tmp_path, monkeypatch, capsys):
     cache, pipe, _, _ = compiled
-    sampler = pipe._sampler
+    sampler = pipe._make_drawer().sampler
     monkeypatch.setenv("LDDGAN_CACHE", str(cache))
     black = lambda noise, z: torch.zeros(4, 8, 8, 1, dtype=torch.uint8)  # noqa: E731
     with pytest.raises(UserError, match="the compiled program draws images that are .* levels off here, more than 1"):
@@ -131,11 +131,14 @@ def test_damaged_or_wrong_programs_are_a_sentence(compiled, tmp_path, monkeypatc
     (module.compiled_path(sampler, 4) / "step.pt2").write_bytes(b"PK")
     with pytest.raises(UserError, match="-4' cannot be read .*: remove it and run again"):
         module.load_compiled(sampler, 4, sampler)
+    pipe.engine = "auto"
+    assert levels_apart(pipe(4, seed=3), compiled[2][:4]) <= 1  # one line on stderr, and it goes on
+    assert "drawing goes on without compiling" in capsys.readouterr().err
 
 
 def test_without_a_compiler_auto_goes_on_and_compiled_says_so(monkeypatch, capsys):
     monkeypatch.setattr(module, "has_compiler", lambda: False)
-    monkeypatch.setattr(lddgan.pipeline, "COMPILE_SECONDS", 0.0)  # so it pays
+    monkeypatch.setattr(lddgan.drawer, "COMPILE_SECONDS", 0.0)  # so it pays
     pipe = smallest_pipe()
     expected = pipe(8, batch=8)
     assert levels_apart(pipe(8, batch=2), expected) <= 1
@@ -155,7 +158,7 @@ def test_auto_compiles_between_two_batches_where_it_pays(monkeypatch):
     monkeypatch.setattr(module, "load_compiled", load)
     pipe(8, batch=2)
     assert compiled == []  # it would save a few milliseconds
-    monkeypatch.setattr(lddgan.pipeline, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(lddgan.drawer, "COMPILE_SECONDS", 0.0)
     pipe(8, batch=2)
     assert compiled == [2]
 

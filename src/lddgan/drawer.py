@@ -1,0 +1,126 @@
+"""What draws a batch: eager torch, a CUDA graph, a compiled program or ONNX Runtime."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lddgan.data.sources import cache_folder
+from lddgan.drawing import WholeSampler
+from lddgan.errors import UserError
+
+ENGINES = ("auto", "torch", "compiled", "onnx")
+COMPILE_SECONDS, COMPILED_SHARE = 240.0, 0.25
+"""What compiling takes, and the share of the time that it saves, both on the careful side."""
+GRAPHS = 4
+"""Batch sizes that a graph is kept of."""
+
+
+class Drawer:
+    """Draws with `sampler` by an engine (`Pipeline.engine` says what each is).
+
+    Raises:
+        UserError: the engine is not to be had here, or draws other images.
+    """
+
+    def __init__(self, sampler: WholeSampler, device: torch.device, engine: str) -> None:
+        self.sampler, self.engine, self.on_cpu = sampler, engine, device.type == "cpu"
+        self.compiled: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
+        self._looked_for: set[int] = set()
+        self._any_size: Callable[[Tensor, Tensor], Tensor] = sampler
+        if device.type == "cuda":
+            self._any_size = GraphedSampler(sampler)
+        elif engine == "onnx":
+            from lddgan.export.engine import load_onnx_engine
+
+            self._any_size = load_onnx_engine(sampler, sampler)
+
+    @torch.inference_mode()
+    def __call__(self, noise: Tensor, z: Tensor) -> Tensor:
+        """As `WholeSampler.forward`."""
+        count = len(noise)
+        size = min((size for size in self.compiled if count <= size <= 2 * count), default=count)
+        if size not in self.compiled and (self.engine == "compiled" or self._was_compiled(size)):
+            self._compile(size)
+        if size not in self.compiled:
+            return self._any_size(noise, z)
+        if size > count:  # the rest of a set: rows are added that nobody looks at
+            noise, z = (torch.cat([part, part[:1].expand(size - count, *part.shape[1:])]) for part in (noise, z))
+        return self.compiled[size](noise, z)[:count]
+
+    def compile_where_it_pays(self, batch: int, seconds_left: float) -> None:
+        """Compile for batches of `batch` if that takes less than it would save of `seconds_left`."""
+        if self._automatic and batch not in self.compiled and COMPILED_SHARE * seconds_left > COMPILE_SECONDS:
+            self._compile(batch)
+
+    @property
+    def _automatic(self) -> bool:
+        return self.engine == "auto" and self.on_cpu
+
+    def _was_compiled(self, count: int) -> bool:
+        """Whether there is a program for `count` images; it is looked for once, as that hashes all weights."""
+        if not self._automatic or count in self._looked_for:
+            return False
+        self._looked_for.add(count)
+        if not any((cache_folder() / "engines").glob(f"*-{count}")):
+            return False
+        from lddgan.export.engine import compiled_path
+
+        return compiled_path(self.sampler, count).exists()
+
+    def _compile(self, count: int) -> None:
+        """Where nobody asked for it and it cannot be done, one line says so and drawing goes on."""
+        from lddgan.export.engine import load_compiled
+
+        try:
+            self.compiled[count] = load_compiled(self.sampler, count, self.sampler)
+        except UserError as error:
+            if not self._automatic:
+                raise
+            self.engine = "torch"
+            print(f"drawing goes on without compiling: {error}", file=sys.stderr)
+
+
+class GraphedSampler:
+    """A `WholeSampler` on a GPU, recorded as one CUDA graph for each batch size that comes twice.
+
+    A kernel of a small network is over before Python has launched the next one; a graph launches all of them at once.
+    """
+
+    def __init__(self, sampler: WholeSampler) -> None:
+        self.sampler = sampler
+        self._seen: set[int] = set()
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, noise: Tensor, z: Tensor) -> Tensor:
+        """As the sampler's `forward`."""
+        count = len(noise)
+        # The rest of a set is drawn by the graph of its batches, beside rows that say nothing.
+        size = min((size for size in self._graphs if count <= size <= 8 * count), default=count)
+        if size not in self._graphs:
+            if size not in self._seen:  # a size that comes once is not worth it
+                self._seen.add(size)
+                return self.sampler(noise, z)
+            self._record(noise, z)
+        graph, noise_in, z_in, images = self._graphs[size]
+        noise_in[:count], z_in[:count] = noise, z
+        graph.replay()
+        return images[:count].clone()
+
+    def _record(self, noise: Tensor, z: Tensor) -> None:
+        if len(self._graphs) == GRAPHS:
+            self._graphs.pop(next(iter(self._graphs)))
+        noise, z = noise.clone(), z.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # whatever is set up at a first call may not be recorded
+            self.sampler(noise, z)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            images = self.sampler(noise, z)
+        self._graphs[len(noise)] = (graph, noise, z, images)
