@@ -156,7 +156,7 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
         losses = _discriminator_losses(generator, discriminator, schedule, pair)
         with_r1 = step % config["r1_every"] == 0
         values = discriminator_phase(
-            generator, discriminator, optimizer_d, schedule, pair, contextlib.nullcontext,
+            generator, discriminator, optimizer_d, schedule, [pair], contextlib.nullcontext,
             r1_gamma=config["r1_gamma"] if with_r1 else 0.0, guard=_no_guard,
         )  # fmt: skip
         if with_r1:
@@ -168,7 +168,7 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
             yield f"{prefix}.lambda", relative_error(torch.tensor(weight), fixture[f"{prefix}.lambda"]), OUTPUT
         pair = _pair(fixture, f"{prefix}.draw.G.", fixture[f"{prefix}.x0"], schedule)
         values = generator_phase(
-            generator, discriminator, optimizer_g, schedule, pair, contextlib.nullcontext,
+            generator, discriminator, optimizer_g, schedule, [pair], contextlib.nullcontext,
             reconstruction_weight=weight, guard=_no_guard,
         )  # fmt: skip
         losses |= {"g_adv": values["loss/generator"], "g_rec_l1": values["loss/reconstruction"]}

@@ -58,12 +58,12 @@ class Ours:
         x_0 = self.latents.to(self.device)
         discriminator_phase(
             self.generator, self.discriminator, self.optimizer_d, self.schedule,
-            draw_pair(self.schedule, x_0, latent_dim, self.random), self.precision,
+            [draw_pair(self.schedule, x_0, latent_dim, self.random)], self.precision,
             r1_gamma=settings.r1_gamma if penalised else 0.0, guard=lambda _: None,
         )  # fmt: skip
         generator_phase(
             self.generator, self.discriminator, self.optimizer_g, self.schedule,
-            draw_pair(self.schedule, x_0, latent_dim, self.random), self.precision,
+            [draw_pair(self.schedule, x_0, latent_dim, self.random)], self.precision,
             reconstruction_weight=1.0, guard=lambda _: None,
         )  # fmt: skip
         self.ema.update(self.generator)

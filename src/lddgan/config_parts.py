@@ -233,6 +233,8 @@ class Stage2Config:
     augment: bool = False
     """Show the discriminator all samples shifted and with a hole (`lddgan.gan.augment`): it would know a set of a few
     thousand images by heart."""
+    accumulate: Count = 1
+    """Parts that a process works its share of a batch through in, one after another: less memory, the same step."""
     cosine_decay: bool = False
     """Decay both learning rates to 1e-5 over the epochs, as DDGAN does."""
     report_every: Count = 1000

@@ -164,14 +164,13 @@ def time_stage2(
     def guard(values: dict[str, float]) -> None:
         pass
 
-    spread, other_z = config.stage2.spread, torch.randn(batch, latent_dim, device=device)
-
     def step() -> None:
-        pair = draw_pair(schedule, x_0, latent_dim, random)
+        spread = config.stage2.spread
+        pair = [draw_pair(schedule, x_0, latent_dim, random, two=spread > 0)]
         discriminator_phase(generator, discriminator, optimizer_d, schedule, pair, precision, r1_gamma=0.0, guard=guard)
         generator_phase(
             generator, discriminator, optimizer_g, schedule, pair, precision, reconstruction_weight=1.0, guard=guard,
-            spread=spread, other_z=other_z if spread else None,
+            spread=spread,
         )  # fmt: skip
 
     return _seconds(step, device, steps) * config.stage2.batch / batch, batch

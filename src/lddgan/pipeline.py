@@ -22,6 +22,7 @@ from lddgan.drawing import WholeSampler, in_bfloat16, stacked
 from lddgan.errors import UserError
 from lddgan.models import Generator, is_ours, load_model, resolve_folder, save_model
 from lddgan.runtime.device import fast_bfloat16, resolve_device
+from lddgan.runtime.parallel import world
 from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.space import Space
 
@@ -193,18 +194,27 @@ class Pipeline:
     def stream(self, n: int, seed: int = 0, batch: int = BATCH) -> Iterator[np.ndarray]:
         """The same images, a batch at a time, so that memory stays flat.
 
+        Where several processes draw (`lddgan.runtime.parallel`), a batch of each, and all of them get all images.
+
         Raises:
             UserError: `n` or `batch` is not positive.
         """
         if n < 1 or batch < 1:
             raise UserError(f"cannot draw {n} images in batches of {batch}: give positive numbers")
-        for first in range(0, n, batch):
+        everyone = world()
+        side, channels = self.config.images.resolution, self.config.images.channels
+        step = batch * everyone.size
+        for first in range(0, n, step):
             started = time.perf_counter()
-            images = self.draw(range(first, min(first + batch, n)), seed)
+            count = min(step, n - first)
+            own = everyone.share(count)
+            images = np.empty((0, side, side, channels), np.uint8)
+            if own:
+                images = self.draw(range(first + own.start, first + own.stop), seed)
             seconds = time.perf_counter() - started
-            yield images
+            yield everyone.gathered(torch.from_numpy(images), count).numpy()
             if first > 0 and self._drawer is not None:
-                self._drawer.compile_where_it_pays(batch, seconds * (n - first - batch) / batch)
+                self._drawer.compile_where_it_pays(batch, seconds * (n - first - step) / step)
 
     @torch.inference_mode()
     def draw(self, indices: range | list[int], seed: int = 0) -> np.ndarray:

@@ -41,6 +41,7 @@ from lddgan.models import (
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
+from lddgan.runtime.parallel import joined, world
 from lddgan.spaces.latent import LatentSpace
 from lddgan.spaces.space import Space
 
@@ -61,11 +62,24 @@ def start_run(
             weights come from nowhere, or a perceptual distance without its weights.
         RunStopped: interrupted, not finite, or the disk is full.
     """
+    with joined(resolve_device(device)) as everyone:  # bad input leaves no folder behind, a device that is not here too
+        if everyone.first:
+            images = _prepare(config, folder, skip_broken, init, given)
+            everyone.wait()
+        else:  # the first has written what there is to know
+            everyone.wait()
+            images = load_images(load_yaml(folder / "config.yaml"), skip_broken)
+        _train(load_yaml(folder / "config.yaml"), folder, images, device)
+
+
+def _prepare(
+    config: Config, folder: Path, skip_broken: bool, init: str | None, given: Mapping[str, nn.Module] | None
+) -> tuple[ImageSet, ImageSet]:
+    """All that may fail, then the folder with the config and the weights to start from; returns the images."""
     if (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' already holds a run: continue it with --resume {folder}, or choose another --out")
     if config.stages == ("autoencoder",):
         config = dataclasses.replace(config, slim_decoder=None)  # it would stay untrained
-    resolve_device(device)  # this and all that may fail before anything is written: bad input leaves no folder behind
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
     images = load_images(config, skip_broken)
@@ -75,7 +89,7 @@ def start_run(
     for name, module in parts.items():
         save_weights(module, ensure_folder(folder / "init") / f"{name}.safetensors")
     save_yaml(config, folder / "config.yaml")  # last: a folder that has it is a run that can be resumed
-    _train(config, folder, images, device)
+    return images
 
 
 def resume_run(folder: Path, *, device: str, skip_broken: bool) -> None:
@@ -88,8 +102,11 @@ def resume_run(folder: Path, *, device: str, skip_broken: bool) -> None:
     if not (folder / "config.yaml").exists():
         raise UserError(f"'{folder}' holds no run to resume (no config.yaml): check the path")
     config = load_yaml(folder / "config.yaml")
-    remove_leftovers(folder)
-    _train(config, folder, load_images(config, skip_broken), device)
+    with joined(resolve_device(device)) as everyone:
+        if everyone.first:
+            remove_leftovers(folder)
+        images = load_images(config, skip_broken)
+        _train(config, folder, images, device)
 
 
 def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:
@@ -163,11 +180,12 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
     space, generator = build_space(config), build_generator(config)
     given = _load_init(folder / "init", space, generator)
     try:
-        if "autoencoder" in config.stages:
+        if "autoencoder" in config.stages and world().first:
             assert isinstance(space, LatentSpace) and isinstance(space.autoencoder, Autoencoder)
             train_autoencoder(config, space.autoencoder, train, held_out, folder, device, "autoencoder" in given)
         if config.stages == ("autoencoder",):
-            save_weights(space, folder / "autoencoder.safetensors")
+            if world().first:
+                save_weights(space, folder / "autoencoder.safetensors")
         else:
             _train_in_space(config, folder, space, generator, given, images, device)
     except RunStopped as stop:
@@ -180,6 +198,8 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         raise RunStopped(
             f"could not write to '{folder}' ({reason}): mend that and go on with: lddgan train --resume {folder}"
         ) from error
+    if not world().first:
+        return
     minutes = (time.monotonic() - started) / 60
     facts = {"hardware": describe(device), "seed": config.seed, "minutes_since_start_or_resume": round(minutes, 2),
              "training_images": len(train), "weights": weights_hash(generator)}  # fmt: skip
@@ -194,22 +214,27 @@ def _train_in_space(
     """Every stage after the autoencoder's."""
     space.to(device)
     if isinstance(space, LatentSpace):
-        data: TrainingSet = _latents(config, folder, space, given, images, device)
+        if world().first:  # the others wait for what it makes: autoencoder, slim decoder and latents
+            _latents(config, folder, space, given, images, device)
+        world().wait()
+        load_weights(space, folder / "autoencoder.safetensors")
+        space.eval().requires_grad_(False)
+        data: TrainingSet = cached_latents(folder / "cache", space, images[0], config.images.flips, device)
         normalise = space.normalise
     else:
         data, normalise = OnTheFly(images[0], space, config.images.flips), nn.Identity()
     reporting = _reporting(config, folder, space)
     if "gan" in config.stages:
         train_gan(config, generator, data, lambda raw: normalise(raw.to(device)), folder, device, reporting)
-    elif "generator" in given:
+    elif "generator" in given and world().first:
         reporting.keep(generator, "model")
 
 
 def _latents(
     config: Config, folder: Path, space: LatentSpace, given: set[str], images: tuple[ImageSet, ImageSet],
     device: torch.device,
-) -> TrainingSet:  # fmt: skip
-    """The latents of the training images; trains the slim decoder on them where it is to be, and stores the space."""
+) -> None:  # fmt: skip
+    """Encode the training images; train the slim decoder on them where it is to be, and store the space."""
     train, held_out = images
     space.autoencoder.eval().requires_grad_(False)
     latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
@@ -219,7 +244,6 @@ def _latents(
         train_slim_decoder(config, space, latents, train, held_out, folder, device, initialised)
     space.eval().requires_grad_(False)
     save_weights(space, folder / "autoencoder.safetensors")
-    return latents
 
 
 def _load_init(folder: Path, space: Space, generator: nn.Module) -> set[str]:

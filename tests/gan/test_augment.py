@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lddgan.gan.augment import Augmented
+from lddgan.gan.augment import Augmented, draw_view
 from lddgan.gan.objective import r1_penalty
 
 
@@ -18,7 +18,8 @@ class Seen(nn.Module):
 
 def show(x_t, x_next, seed=0):
     seen = Seen()
-    Augmented(seen, torch.Generator().manual_seed(seed))(x_t, torch.zeros(len(x_t)), x_next)
+    view = draw_view(len(x_t), x_t.shape[2], torch.Generator().manual_seed(seed))
+    Augmented(seen, [view])(x_t, torch.zeros(len(x_t)), x_next)
     return seen.x_t, seen.x_next
 
 
@@ -59,7 +60,7 @@ def test_both_of_a_pair_are_changed_alike_and_every_call_is_another():
 def test_gradients_and_the_penalty_go_through_to_what_is_seen():
     x_t, x_next = torch.randn(16, 2, 8, 8), torch.randn(16, 2, 8, 8)
     seen = Seen()
-    critic = Augmented(seen, torch.Generator().manual_seed(0))
+    critic = Augmented(seen, [draw_view(16, 8, torch.Generator().manual_seed(0))])
     penalty = r1_penalty(critic, x_t, torch.zeros(16), x_next)
     # D is the sum of squares of what it sees: the gradient is twice that, and nothing where it does not look
     torch.testing.assert_close(penalty, 4 * seen.x_t.square().flatten(1).sum(1))

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import spaced_config
 from torch import nn
 
 from lddgan.diffusion.schedule import Schedule
 from lddgan.gan.objective import r1_penalty
 from lddgan.gan.step import _inverse_softplus, discriminator_phase, draw_pair, generator_phase
+from lddgan.models import build_generator
+from lddgan.networks.discriminator import Discriminator as RealDiscriminator
+from lddgan.networks.discriminator import group_shares
 
 SHAPE = (2, 4, 4)
 
@@ -38,7 +43,7 @@ def setting():
     schedule = Schedule(4)
     pair = draw_pair(schedule, torch.randn(6, *SHAPE), 3, torch.Generator().manual_seed(0))
     generator, discriminator = Generator(), Discriminator()
-    common = dict(schedule=schedule, pair=pair, precision=contextlib.nullcontext, guard=lambda values: None)
+    common = dict(schedule=schedule, parts=[pair], precision=contextlib.nullcontext, guard=lambda values: None)
     return generator, discriminator, common
 
 
@@ -67,7 +72,7 @@ def test_pairs_have_the_moments_of_the_diffusion():
 @pytest.mark.parametrize("r1_gamma", [0.0, 0.4])
 def test_discriminator_phase(r1_gamma):
     generator, discriminator, common = setting()
-    pair, schedule = common["pair"], common["schedule"]
+    (pair,), schedule = common["parts"], common["schedule"]
     fake = schedule.posterior_sample(generator(pair.x_next, pair.t, pair.z), pair.x_next, pair.t, pair.noise).detach()
     logits_real = discriminator(pair.x_t, pair.t, pair.x_next)
     logits_fake = discriminator(fake, pair.t, pair.x_next)
@@ -89,7 +94,7 @@ def test_discriminator_phase(r1_gamma):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_generator_phase(weight):
     generator, discriminator, common = setting()
-    pair, schedule = common["pair"], common["schedule"]
+    (pair,), schedule = common["parts"], common["schedule"]
     x_0_fake = generator(pair.x_next, pair.t, pair.z)
     fake = schedule.posterior_sample(x_0_fake, pair.x_next, pair.t, pair.noise)
     adversarial = F.softplus(-discriminator(fake, pair.t, pair.x_next)).mean()
@@ -108,7 +113,7 @@ def test_generator_phase(weight):
 @pytest.mark.parametrize("spread", [0.5, 1.0])
 def test_generator_phase_with_a_second_draw_of_z(spread):
     generator, discriminator, common = setting()
-    pair, schedule = common["pair"], common["schedule"]
+    (pair,), schedule = common["parts"], common["schedule"]
     other_z = 2 * pair.z + 1
     first, second = (generator(pair.x_next, pair.t, z) for z in (pair.z, other_z))
     fake = schedule.posterior_sample(first, pair.x_next, pair.t, pair.noise)
@@ -118,9 +123,8 @@ def test_generator_phase_with_a_second_draw_of_z(spread):
     gradient = torch.autograd.grad(adversarial + 0.7 * (error - spread * distance), generator.scale)[0]
 
     optimizer = torch.optim.SGD(generator.parameters(), 0.1)
-    values = generator_phase(
-        generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, other_z=other_z, **common
-    )
+    common["parts"] = [dataclasses.replace(pair, other_z=other_z)]
+    values = generator_phase(generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, **common)
     torch.testing.assert_close(generator.scale.detach(), 0.7 - 0.1 * gradient)
     assert values["loss/spread"] == pytest.approx(distance.item(), rel=1e-5) and distance > 0
     assert values["loss/reconstruction"] == pytest.approx((error - spread * distance).item(), rel=1e-5)
@@ -151,3 +155,33 @@ def test_logits_come_back_from_losses_even_of_a_very_sure_discriminator():
     logits = torch.tensor([-80.0, -20.0, -1.0, 0.0, 3.0, 50.0, 1000.0])
     torch.testing.assert_close(_inverse_softplus(F.softplus(logits)), logits, atol=1e-4, rtol=1e-4)
     assert _inverse_softplus(F.softplus(torch.tensor(-300.0))).item() == -104  # finite: a sure D must not stop a run
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_same_step(parts):
+    """Minibatch statistics, the penalty, a second z and an augmented discriminator included."""
+    config = spaced_config("pixels", "digits")
+    config = dataclasses.replace(config, generator=dataclasses.replace(config.generator, dropout=0.0))
+    schedule, results = Schedule(3), []
+    for number in (1, parts):
+        torch.manual_seed(0)
+        generator = build_generator(config)
+        discriminator = RealDiscriminator(channels=1, kind="small", num_layers=3, width=4, time_dim=8)
+        for network in (generator, discriminator):
+            for weight in network.parameters():
+                weight.data += 0.1 * torch.randn_like(weight)
+        random = torch.Generator().manual_seed(1)
+        pair = draw_pair(schedule, torch.randn(16, 1, 8, 8), 4, random, two=True, views=3)
+        shares, gradients = pair.parts(group_shares(16, number)), {}
+        no_step = torch.optim.SGD([*generator.parameters(), *discriminator.parameters()], 0.0)
+        common = dict(schedule=schedule, parts=shares, precision=contextlib.nullcontext, guard=lambda values: None)
+        values = discriminator_phase(generator, discriminator, no_step, r1_gamma=0.4, **common)
+        gradients["d"] = torch.cat([w.grad.flatten() for w in discriminator.parameters()])
+        values |= generator_phase(generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, **common)
+        gradients["g"] = torch.cat([w.grad.flatten() for w in generator.parameters()])
+        results.append((values, gradients))
+    (values, gradients), (others, other_gradients) = results
+    for name in gradients:
+        apart = (gradients[name] - other_gradients[name]).norm() / gradients[name].norm()
+        assert apart < 1e-5, (name, apart)
+    assert values == {name: pytest.approx(value, rel=1e-5) for name, value in others.items()} and "r1" in values

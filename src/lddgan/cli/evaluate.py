@@ -20,6 +20,7 @@ from lddgan.metrics.measured import from_model, from_path
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.device import DEVICES, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder
+from lddgan.runtime.parallel import joined
 from lddgan.spaces.latent import DECODERS
 
 SAMPLES = 50_000
@@ -54,6 +55,17 @@ def main(arguments: list[str]) -> None:
         raise UserError("lddgan evaluate: give either --data or --reference, not both")
     if options.out.suffix != ".json":
         raise UserError(f"the scores go into a .json file, not '{options.out}': change --out")
+    with joined(resolve_device(options.device)) as everyone:
+        metrics = _evaluate(options)
+    if not everyone.first:
+        return
+    with atomic_write(options.out) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+    print(json.dumps(metrics) if options.json else as_table(metrics))
+    print(f"written to '{options.out}'", file=sys.stderr)
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     ensure_folder(options.out.parent)
     network = load_features(options.features, options.features_weights, resolve_device(options.device))
     resolution, channels, data = options.resolution, options.channels, options.data
@@ -72,11 +84,7 @@ def main(arguments: list[str]) -> None:
         reference = Reference(from_path(data, options.split, options.n_reference, resolution, channels))
     else:
         raise UserError("lddgan evaluate: give the reference images with --data PATH")
-    metrics = evaluate(samples, reference, network, options.protocol, options.export_reference)
-    with atomic_write(options.out) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    print(json.dumps(metrics) if options.json else as_table(metrics))
-    print(f"written to '{options.out}'", file=sys.stderr)
+    return evaluate(samples, reference, network, options.protocol, options.export_reference)
 
 
 def as_table(metrics: dict[str, Any]) -> str:

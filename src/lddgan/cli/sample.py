@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from lddgan.cli.main import Parser
 from lddgan.errors import UserError
 from lddgan.pipeline import ENGINES, PRECISIONS, Pipeline
 from lddgan.reports.writers import open_writer
-from lddgan.runtime.device import DEVICES, describe
+from lddgan.runtime.device import DEVICES, describe, resolve_device
+from lddgan.runtime.parallel import World, joined
 from lddgan.spaces.latent import DECODERS
 
 
@@ -30,13 +32,25 @@ def main(arguments: list[str]) -> None:
     if options.n < 1 or options.batch < 1:
         raise UserError(f"cannot draw {options.n} images in batches of {options.batch}: give positive numbers")
 
-    pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder, options.engine, options.precision)
+    with joined(resolve_device(options.device)) as everyone:
+        _sample(options, everyone)
+
+
+def _sample(options: argparse.Namespace, everyone: World) -> None:
+    pipe = Pipeline.from_pretrained(
+        options.model, options.device, options.decoder, options.engine, options.precision
+    )  # fmt: skip
+    images = pipe.stream(options.n, options.seed, options.batch)
+    if not everyone.first:  # its images go to the first one, which writes
+        for _ in images:
+            pass
+        return
     with open_writer(options.out, options.n) as write:
         bar = tqdm(total=options.n, unit="image", dynamic_ncols=True)
         started = time.monotonic()
-        for images in pipe.stream(options.n, options.seed, options.batch):
-            write(images)
-            bar.update(len(images))
+        for part in images:
+            write(part)
+            bar.update(len(part))
         seconds = time.monotonic() - started
         bar.close()
     print(f"{options.n} images of seed {options.seed} in '{options.out}', {seconds:.1f} s on {describe(pipe.device)}")

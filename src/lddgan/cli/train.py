@@ -16,6 +16,7 @@ from lddgan.data.prepare import describe
 from lddgan.errors import UserError
 from lddgan.run import resume_run, start_run
 from lddgan.runtime.device import DEVICES
+from lddgan.runtime.parallel import speaks
 
 
 def main(arguments: list[str]) -> None:
@@ -66,6 +67,8 @@ def main(arguments: list[str]) -> None:
     start_run(
         config, folder, device=options.device, skip_broken=options.skip_broken, init=options.init, given=given
     )  # fmt: skip
+    if not speaks():
+        return
     if (folder / "model").exists():
         print(f"done: the model is '{folder / 'model'}', draw with: lddgan sample {folder} -n 64 --out samples.png")
     else:

@@ -6,31 +6,41 @@ samples take them alike, so the generator does not learn to draw them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+View = tuple[Tensor, Tensor]
+"""Of a batch: how far each sample is shifted, and the corner of its hole; down and across, int64 `[2, B, 1]` each."""
+
+
+def draw_view(count: int, side: int, random: torch.Generator) -> View:
+    """Shifts of up to an eighth of a side, and holes of half a side, partly outside at times."""
+    most, hole = max(1, side // 8), side // 2
+    shift = torch.randint(-most, most + 1, (2, count, 1), generator=random)
+    return shift, torch.randint(-(hole // 2), side - hole // 2 + 1, (2, count, 1), generator=random)
+
 
 class Augmented(nn.Module):
-    """A discriminator that sees `x_t` and `x_{t+1}` shifted by up to an eighth of their side and with a hole in them.
+    """A discriminator that sees `x_t` and `x_{t+1}` shifted and with a hole in them, both alike.
 
-    The hole is a square of half a side somewhere, partly outside at times; both of a pair take the same. Mirror images
-    are left to the data, because a latent's mirror image is not the mirror image's latent.
+    Mirror images are left to the data, because a latent's mirror image is not the mirror image's latent.
 
     Args:
-        random: the CPU generator that shifts and holes are drawn from, anew at every call.
+        views: one for each call to come.
     """
 
-    def __init__(self, discriminator: nn.Module, random: torch.Generator) -> None:
+    def __init__(self, discriminator: nn.Module, views: Iterable[View]) -> None:
         super().__init__()
-        self.discriminator, self._random = discriminator, random
+        self.discriminator, self._views = discriminator, iter(views)
 
     def forward(self, x_t: Tensor, t: Tensor, x_next: Tensor) -> Tensor:
         """As the discriminator's: `x_t`, `x_next` `[B, C, H, H]`, logits `[B]`."""
         side = x_t.shape[2]
         most, hole = max(1, side // 8), side // 2
-        shift = torch.randint(-most, most + 1, (2, len(x_t), 1), generator=self._random)
-        corner = torch.randint(-(hole // 2), side - hole // 2 + 1, (2, len(x_t), 1), generator=self._random)
+        shift, corner = next(self._views)
         pixels = torch.arange(side)  # every axis has one line of indices a sample, [2, B, side]
         source = (pixels + most + shift).to(x_t.device)
         inside = ((pixels >= corner) & (pixels < corner + hole)).to(x_t.device)

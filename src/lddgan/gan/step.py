@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from lddgan.diffusion.schedule import Schedule
+from lddgan.gan.augment import Augmented, View, draw_view
 from lddgan.gan.objective import discriminator_loss, generator_loss, r1_penalty, reconstruction_loss, spread_loss
+from lddgan.runtime.parallel import world
 from lddgan.runtime.progress import gradient_norm
 
 Precision = Callable[[], AbstractContextManager]
@@ -30,16 +32,40 @@ class Pair:
     z: Tensor
     noise: Tensor
     """Of the posterior."""
+    other_z: Tensor | None = None
+    """A second draw of z, where the objective compares two."""
+    views: Sequence[View] = ()
+    """How an augmented discriminator sees the batch: one for each time that it looks."""
+
+    def parts(self, shares: Sequence[Tensor]) -> list[Pair]:
+        """The same pair cut into batches of the rows `shares`."""
+
+        def cut(rows: Tensor) -> Pair:
+            own = {f.name: value[rows] for f in dataclasses.fields(self)
+                   if isinstance(value := getattr(self, f.name), Tensor)}  # fmt: skip
+            views = [(shift[:, rows], corner[:, rows]) for shift, corner in self.views]
+            return dataclasses.replace(self, **own, views=views)
+
+        return [self] if len(shares) == 1 and len(shares[0]) == len(self.x_0) else [cut(rows) for rows in shares]
 
 
-def draw_pair(schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator) -> Pair:
-    """A fresh t, pair, z and posterior noise for `x_0` `[B, C, H, W]`, drawn on the CPU."""
+def draw_pair(
+    schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator, *, two: bool = False, views: int = 0
+) -> Pair:
+    """A fresh t, pair, z and posterior noise for `x_0` `[B, C, H, W]`, drawn on the CPU.
+
+    Args:
+        two: draw a second z too.
+        views: of an augmented discriminator.
+    """
     device = x_0.device
     t = torch.randint(schedule.num_steps, (len(x_0),), generator=random).to(device)
     noise, noise_next, noise_posterior = torch.randn(3, *x_0.shape, generator=random).to(device).unbind()
     z = torch.randn(len(x_0), latent_dim, generator=random).to(device)
+    other_z = torch.randn(len(x_0), latent_dim, generator=random).to(device) if two else None
+    seen = [draw_view(len(x_0), x_0.shape[2], random) for _ in range(views)]
     x_t, x_next = schedule.pair(x_0, t, noise, noise_next)
-    return Pair(x_0, t, x_t, x_next, z, noise_posterior)
+    return Pair(x_0, t, x_t, x_next, z, noise_posterior, other_z, seen)
 
 
 def discriminator_phase(
@@ -47,35 +73,40 @@ def discriminator_phase(
     discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
-    pair: Pair,
+    parts: Sequence[Pair],
     precision: Precision,
     *,
     r1_gamma: float,
     guard: Guard,
 ) -> dict[str, float]:
-    """Eq. 5, plus `r1_gamma / 2` times the R1 penalty (in float32) where `r1_gamma` is not 0."""
-    t, x_next = pair.t, pair.x_next
-    with torch.no_grad(), precision():
-        x_0_fake = generator(x_next, t, pair.z).float()
-    x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
-    with precision():
-        loss_real, loss_fake = discriminator_loss(discriminator, pair.x_t, x_t_fake, x_next, t)
-    loss = loss_real.mean() + loss_fake.mean()
-    values = {
-        "loss/discriminator": loss.item(),
-        "logits/real": -_inverse_softplus(loss_real).mean().item(),
-        "logits/fake": _inverse_softplus(loss_fake).mean().item(),
-    }
-    if r1_gamma:
-        penalty = r1_penalty(discriminator, pair.x_t, t, x_next).mean()
-        loss = loss + r1_gamma / 2 * penalty
-        values["r1"] = penalty.item()
+    """Eq. 5, plus `r1_gamma / 2` times the R1 penalty (in float32) where `r1_gamma` is not 0.
+
+    Args:
+        parts: of this process, equal in size (`Pair.parts`); they are worked through one after another.
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    values["grad_norm/discriminator"] = gradient_norm(discriminator)
-    guard(values)
-    optimizer.step()
-    return values
+    rows = []
+    for pair in parts:
+        seen = Augmented(discriminator, pair.views) if pair.views else discriminator
+        t, x_next = pair.t, pair.x_next
+        with torch.no_grad(), precision():
+            x_0_fake = generator(x_next, t, pair.z).float()
+        x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
+        with precision():
+            loss_real, loss_fake = discriminator_loss(seen, pair.x_t, x_t_fake, x_next, t)
+        loss = loss_real.mean() + loss_fake.mean()
+        values = {
+            "loss/discriminator": loss.item(),
+            "logits/real": -_inverse_softplus(loss_real).mean().item(),
+            "logits/fake": _inverse_softplus(loss_fake).mean().item(),
+        }
+        if r1_gamma:
+            penalty = r1_penalty(seen, pair.x_t, t, x_next).mean()
+            loss = loss + r1_gamma / 2 * penalty
+            values["r1"] = penalty.item()
+        (loss / len(parts)).backward()
+        rows.append(values)
+    return _take_step("discriminator", discriminator, optimizer, rows, guard)
 
 
 def generator_phase(
@@ -83,43 +114,54 @@ def generator_phase(
     discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
-    pair: Pair,
+    parts: Sequence[Pair],
     precision: Precision,
     *,
     reconstruction_weight: float,
     guard: Guard,
     spread: float = 0.0,
-    other_z: Tensor | None = None,
 ) -> dict[str, float]:
     """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7.
 
-    Given `other_z` (like `pair.z`), Eq. 7 is averaged over both, and `spread` times `spread_loss` is taken off it.
+    Given pairs with another z, Eq. 7 is averaged over both, and `spread` times `spread_loss` is taken off it.
     """
-    t, x_next = pair.t, pair.x_next
     discriminator.requires_grad_(False)
-    with precision():
-        x_0_fake = generator(x_next, t, pair.z).float()
-    x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
-    with precision():
-        loss_adversarial = generator_loss(discriminator, x_t_fake, x_next, t).mean()
-    loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
-    values = {}
-    if other_z is not None:
-        with precision():
-            other = generator(x_next, t, other_z).float()
-        distance = spread_loss(x_0_fake, other).mean()
-        loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
-        values["loss/spread"] = distance.item()
-        loss_reconstruction = loss_reconstruction - spread * distance
     optimizer.zero_grad(set_to_none=True)
-    (loss_adversarial + reconstruction_weight * loss_reconstruction).backward()
+    rows = []
+    for pair in parts:
+        seen = Augmented(discriminator, pair.views) if pair.views else discriminator
+        t, x_next, values = pair.t, pair.x_next, {}
+        with precision():
+            x_0_fake = generator(x_next, t, pair.z).float()
+        x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
+        with precision():
+            loss_adversarial = generator_loss(seen, x_t_fake, x_next, t).mean()
+        loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
+        if pair.other_z is not None:
+            with precision():
+                other = generator(x_next, t, pair.other_z).float()
+            distance = spread_loss(x_0_fake, other).mean()
+            loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
+            values["loss/spread"] = distance.item()
+            loss_reconstruction = loss_reconstruction - spread * distance
+        ((loss_adversarial + reconstruction_weight * loss_reconstruction) / len(parts)).backward()
+        rows.append(
+            values
+            | {"loss/generator": loss_adversarial.item(), "loss/reconstruction": loss_reconstruction.item(),
+               "lambda": reconstruction_weight}
+        )  # fmt: skip
     discriminator.requires_grad_(True)
-    values |= {
-        "loss/generator": loss_adversarial.item(),
-        "loss/reconstruction": loss_reconstruction.item(),
-        "lambda": reconstruction_weight,
-        "grad_norm/generator": gradient_norm(generator),
-    }
+    return _take_step("generator", generator, optimizer, rows, guard)
+
+
+def _take_step(
+    name: str, network: nn.Module, optimizer: torch.optim.Optimizer, rows: list[dict[str, float]], guard: Guard
+) -> dict[str, float]:
+    """The optimiser's step with the gradient over all parts and processes; the means of what they say."""
+    everyone = world()
+    everyone.mean_gradients(network)
+    values = everyone.mean({key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})
+    values[f"grad_norm/{name}"] = gradient_norm(network)
     guard(values)
     optimizer.step()
     return values

@@ -15,17 +15,17 @@ from lddgan.config import Config, defaults, identity
 from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
-from lddgan.errors import RunStopped
-from lddgan.gan.augment import Augmented
+from lddgan.errors import RunStopped, UserError
 from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
 from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
-from lddgan.networks.discriminator import Discriminator
+from lddgan.networks.discriminator import Discriminator, group_shares
 from lddgan.runtime.checkpoint import Best, Checkpoint
 from lddgan.runtime.device import autocast
 from lddgan.runtime.ema import Ema
-from lddgan.runtime.progress import Progress, Timer, interruptible, require_finite
+from lddgan.runtime.parallel import world
+from lddgan.runtime.progress import Progress, Silent, Timer, interruptible, require_finite
 from lddgan.runtime.seeds import BatchOrder, image_draws, mix, step_generator
 
 EVALUATION_IMAGES = 1000
@@ -58,10 +58,22 @@ def train_gan(
         normalise: from a batch of it to x_0 on `device`; raw latents come to unit scale.
         folder: the run folder; takes `checkpoints/stage2.pt` and curves.
 
+    `settings.batch` is that of all processes together. Each draws the whole batch's noise and works on its share.
+
     Raises:
-        RunStopped: interrupted (saved first), not finite, or the disk is full.
+        RunStopped: interrupted (saved first), not finite, the disk is full, or another process is gone.
+        UserError: the batch cannot be shared among so many processes.
     """
     settings, shape, latent_dim = config.stage2, config.space_shape, config.generator.latent_dim
+    everyone = world()
+    try:
+        shares = group_shares(settings.batch, everyone.size * settings.accumulate)
+    except ValueError as error:
+        raise UserError(
+            f"stage2.batch does not go with {everyone.size} processes and stage2.accumulate {settings.accumulate}: "
+            f"{error}"
+        ) from None
+    shares = shares[everyone.rank * settings.accumulate : (everyone.rank + 1) * settings.accumulate]
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
@@ -82,10 +94,11 @@ def train_gan(
     total = max(1, int(settings.epochs * len(data)) // settings.batch)
     start = checkpoint.load(device)
     if start >= total:
-        reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
+        if everyone.first:
+            reporting.keep(ema.model, "model")  # a kill may have come between the last checkpoint and this
         return
     evaluation, health = SampleEvaluation(data, normalise), Health()
-    progress = Progress(folder, "stage2", start, total, settings.batch)
+    progress = Progress(folder, "stage2", start, total, settings.batch) if everyone.first else Silent()
     save_timer = Timer(config.checkpoint_seconds)
 
     def precision() -> contextlib.AbstractContextManager:
@@ -97,12 +110,14 @@ def train_gan(
     def draw_x_0(seed: int, count: int) -> Tensor:
         """x_0 of images 0 .. count - 1 of `seed`, by the averaged generator."""
         ema.model.eval()
-        parts = []
-        for indices in torch.arange(count).split(100):
-            noise = image_draws(seed, indices.tolist(), shape, latent_dim, schedule.num_steps, device)
+        own = everyone.share(count)
+        parts = [torch.empty(0, *shape, device=device)]
+        for first in range(own.start, own.stop, 100):
+            indices = range(first, min(first + 100, own.stop))
+            noise = image_draws(seed, indices, shape, latent_dim, schedule.num_steps, device)
             with precision():
                 parts.append(sample(ema.model, schedule, *noise))
-        return torch.cat(parts)
+        return everyone.gathered(torch.cat(parts), count)
 
     with contextlib.closing(progress), interruptible() as interruption:
         for step in range(start, total):
@@ -120,16 +135,17 @@ def train_gan(
                 "weighted": weighted_learning(done_share, settings.delta),
             }[settings.objective]
             x_0 = normalise(data.batch(order.indices(step), random))
-            critic = Augmented(discriminator, random) if settings.augment else discriminator
+            penalised = step % settings.r1_every == 0 and settings.r1_gamma > 0
 
+            pair = draw_pair(schedule, x_0, latent_dim, random, views=(2 + penalised) * settings.augment)
             values = discriminator_phase(
-                generator, critic, optimizer_d, schedule, draw_pair(schedule, x_0, latent_dim, random),
-                precision, r1_gamma=settings.r1_gamma if step % settings.r1_every == 0 else 0.0, guard=guard(step),
+                generator, discriminator, optimizer_d, schedule, pair.parts(shares), precision,
+                r1_gamma=settings.r1_gamma if penalised else 0.0, guard=guard(step),
             )  # fmt: skip
+            pair = draw_pair(schedule, x_0, latent_dim, random, two=settings.spread > 0, views=int(settings.augment))
             values |= generator_phase(
-                generator, critic, optimizer_g, schedule, draw_pair(schedule, x_0, latent_dim, random),
-                precision, reconstruction_weight=weight, guard=guard(step), spread=settings.spread,
-                other_z=torch.randn(len(x_0), latent_dim, generator=random).to(device) if settings.spread else None,
+                generator, discriminator, optimizer_g, schedule, pair.parts(shares), precision,
+                reconstruction_weight=weight, guard=guard(step), spread=settings.spread,
             )  # fmt: skip
             ema.update(generator)
 
@@ -138,9 +154,11 @@ def train_gan(
                 progress.say(f"stage 2, step {step + 1}: {warning}")
             done = step + 1
             if done % settings.report_every == 0 or done == total:
-                reporting.show(draw_x_0(config.seed, reporting.grid_images), done)
+                shown = draw_x_0(config.seed, reporting.grid_images)
+                if everyone.first:
+                    reporting.show(shown, done)
                 scores = evaluation(draw_x_0(config.seed + 1, EVALUATION_IMAGES))
-                if best.improve(scores.frechet, done):
+                if best.improve(scores.frechet, done) and everyone.first:
                     reporting.keep(ema.model, "best")
                 progress.record(
                     done,
@@ -159,8 +177,10 @@ def train_gan(
                     progress.say(f"stage 2, step {done}: {warning}")
                 progress.draw()
                 progress.restart_clock(done)
-            if save_timer.due() or done == total or interruption.signal:
+            stop = everyone.greatest(interruption.signal or 0)
+            if everyone.first and (save_timer.due() or done == total or stop):
                 checkpoint.save(done)
-            if interruption.signal and done < total:
-                raise RunStopped(f"stopped after step {done} of stage 2", 128 + interruption.signal)
-    reporting.keep(ema.model, "model")
+            if stop and done < total:
+                raise RunStopped(f"stopped after step {done} of stage 2", 128 + stop)
+    if everyone.first:
+        reporting.keep(ema.model, "model")

@@ -29,6 +29,7 @@ from lddgan.errors import RunStopped, UserError
 from lddgan.metrics.features import FeatureNetwork
 from lddgan.pipeline import Pipeline
 from lddgan.runtime.files import alone, ensure_folder
+from lddgan.runtime.parallel import world
 
 CHUNK = 250
 """Images read, measured and written at once."""
@@ -203,10 +204,16 @@ def features_of(
     """
     width = network.dim + network.classes
     name = f"{images.key}-{images.count}-{protocol}-{network.name}-{network.weights_hash[:16]}.f32"
-    path = ensure_folder(folder) / name
-    if not path.exists():
+    path, everyone = ensure_folder(folder) / name, world()
+    if everyone.size > 1:
+        if everyone.greatest(everyone.first and not path.exists()):
+            _extract(network, images, path.with_suffix(".part"), protocol, width)
+            if everyone.first:
+                os.replace(path.with_suffix(".part"), path)
+            everyone.wait()
+    elif not path.exists():
         with alone(path):
-            if not path.exists():  # another process may have made them meanwhile
+            if not path.exists():  # another program may have made them meanwhile
                 _extract(network, images, path.with_suffix(".part"), protocol, width)
                 os.replace(path.with_suffix(".part"), path)
     pieces = (0, network.dim), (network.dim, width)
@@ -215,21 +222,29 @@ def features_of(
 
 
 def _extract(network: FeatureNetwork, images: Measured, partial: Path, protocol: Protocol, width: int) -> None:
-    done = partial.stat().st_size // (4 * width) if partial.exists() else 0
+    """Several processes take a share of every chunk; the first writes."""
+    everyone = world()
+    there = partial.stat().st_size // (4 * width) if everyone.first and partial.exists() else 0
+    done = everyone.greatest(there)
     bar = tqdm(
         total=images.count, initial=done, desc=f"features[{network.name}]", unit="image", leave=False,
-        dynamic_ncols=True, delay=1,
+        dynamic_ncols=True, delay=1, disable=not everyone.first,
     )  # fmt: skip
-    with closing(bar), open(partial, "ab") as file:
-        file.truncate(done * 4 * width)  # a kill may have cut the last row
+    with closing(bar), open(partial if everyone.first else os.devnull, "ab") as file:
+        if everyone.first:
+            file.truncate(done * 4 * width)  # a kill may have cut the last row
         try:
             for start in range(done, images.count, CHUNK):
-                batch = images.read(range(start, min(start + CHUNK, images.count)))
-                batch = through_jpeg(batch) if protocol == "jpeg" else batch
-                features, logits = network(batch)
-                file.write(torch.cat([features, logits], 1).numpy().tobytes())
+                count = min(CHUNK, images.count - start)
+                own = everyone.share(count)
+                rows = torch.empty(0, width)
+                if own:
+                    batch = images.read(range(start + own.start, start + own.stop))
+                    batch = through_jpeg(batch) if protocol == "jpeg" else batch
+                    rows = torch.cat(network(batch), 1)
+                file.write(everyone.gathered(rows, count).numpy().tobytes())
                 file.flush()
-                bar.update(len(batch))
+                bar.update(count)
         except KeyboardInterrupt:
             raise RunStopped(
                 f"stopped after {bar.n} of {images.count} images: the same command goes on from there", 130

@@ -21,7 +21,11 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2)
 
 
-def minibatch_std(h: Tensor, group_size: int = 4) -> Tensor:
+GROUP = 4
+"""Samples that the minibatch statistics are taken over."""
+
+
+def minibatch_std(h: Tensor, group_size: int = GROUP) -> Tensor:
     """Append to `h` `[B, D, H, W]` one channel: the standard deviation within the sample's group, `[B, D + 1, H, W]`.
 
     The batch falls into K = ceil(B / group_size) groups and sample i belongs to group i mod K, so member j of group k
@@ -42,6 +46,25 @@ def minibatch_std(h: Tensor, group_size: int = 4) -> Tensor:
         values = _group_std(members)
     values = values.repeat(size)[:batch].to(h.dtype)
     return torch.cat([h, values.view(-1, 1, 1, 1).expand(-1, 1, *h.shape[2:])], dim=1)
+
+
+def group_shares(batch: int, parts: int) -> list[Tensor]:
+    """Indices that cut a batch into `parts` equal shares, in each of which the groups of `minibatch_std` stay together.
+
+    So a batch that is worked through in shares, one after another or by several processes, has the statistics of the
+    whole.
+
+    Raises:
+        ValueError: the groups are not equal, or cannot be dealt out evenly.
+    """
+    groups = -(-batch // GROUP)
+    if parts > 1 and (batch % groups or groups % parts):
+        raise ValueError(
+            f"a batch of {batch} cannot be cut into {parts} parts with whole groups of {GROUP}: take a multiple of "
+            f"{GROUP * parts}"
+        )
+    grid = torch.arange(batch).view(-1, groups) if parts > 1 else torch.arange(batch)[:, None]
+    return [share.flatten() for share in grid.chunk(parts, dim=1)]
 
 
 def _group_std(members: Tensor) -> Tensor:

@@ -105,6 +105,31 @@ class Progress:
         self._board.close()
 
 
+class Silent(Progress):
+    """Of a process that is not the first of several: it tells nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def restart_clock(self, step: int) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+    def draw(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def gradient_norm(module: nn.Module) -> float:
     """The L2 norm of all gradients of `module`."""
     return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]).item()
