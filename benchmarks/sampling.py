@@ -1,6 +1,6 @@
 """How fast a model draws, as ratios to the plain baseline in one run, and how near to the machine's limit.
 
-    python benchmarks/sampling.py [--rounds 5] [--batch 100] [--device cpu]
+    python benchmarks/sampling.py [--rounds 5] [--batch 100] [--engine torch] [--device cpu]
 
 CIFAR-10 and LSUN Church at the paper's sizes with weights as large as trained ones. The last line is JSON.
 """
@@ -18,9 +18,10 @@ from plain import compare, liven, plain_copy, plain_filters, plain_sample
 from samples import exit_code
 
 from lddgan.bench import convolution_peak
+from lddgan.drawing import in_bfloat16
 from lddgan.estimate import model_cost
 from lddgan.models import build_generator, build_space
-from lddgan.pipeline import Pipeline
+from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.recipes import recipe
 from lddgan.runtime.device import describe, fast_bfloat16, resolve_device
 from lddgan.runtime.seeds import image_draws
@@ -60,6 +61,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--large", default="lsun-church256", help="the recipe of which one image is drawn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--engine", default="torch", choices=ENGINES, help="of our whole samplings")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
@@ -94,19 +96,23 @@ def run(argv: Sequence[str] | None = None) -> int:
     error = relative_error(our_step(), plain_step())
     show("generator_fp32", compare(plain_step, our_step, args.rounds, device), f"error {error:.1e}")
     if fast_bfloat16(device):
+        reduced, _ = in_bfloat16(pipe.generator, pipe.space)
 
+        @torch.inference_mode()
         def half_step() -> torch.Tensor:
-            with torch.autocast(device.type, torch.bfloat16):
-                return our_step()
+            return reduced(x, t[:1], z)
 
         error = relative_error(half_step(), plain_step())
         show("generator_bf16", compare(plain_step, half_step, args.rounds, device), f"error {error:.1e}")
+        del reduced
     else:
         print("generator_bf16   not measured: this chip has no fast bfloat16")
         result["generator_bf16"] = None
 
     indices, draw = range(args.batch), plain_drawer(pipe, range(args.batch))
-    peak, cost = convolution_peak(device), model_cost(config)
+    pipe.engine = args.engine
+    dtype = torch.bfloat16 if pipe.drawn_in == "bfloat16" else torch.float32
+    peak, cost = convolution_peak(device, dtype), model_cost(config)
     for decoder, name, macs in (
         ("full", "sampling_full", "sample_macs"),
         ("slim", "sampling_slim", "slim_sample_macs"),
@@ -114,10 +120,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         pipe.decoder = decoder
         comparison = compare(draw, lambda: pipe.draw(indices), args.rounds, device)
         fraction = cost[macs] * args.batch / comparison.ours / peak
-        show(name, comparison, f"{fraction:.2f} of the peak of {2 * peak / 1e9:,.0f} GFLOP/s")
+        show(name, comparison, f"{fraction:.2f} of the peak of {2 * peak / 1e9:,.0f} GFLOP/s in {pipe.drawn_in}")
         result["peak_fraction" if decoder == "full" else "peak_fraction_slim"] = round(fraction, 3)
 
     large = pipeline(args.large, device)
+    large.engine = args.engine
     draw_large = plain_drawer(large, range(1))
     show("sampling_256", compare(draw_large, lambda: large.draw(range(1)), args.rounds, device))
     print(json.dumps({**result, "spread": spread}))

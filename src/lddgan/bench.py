@@ -26,8 +26,8 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
         `nfe`; `decoder`, full or slim; `batch_seconds` (mean, as in the paper's tables), median, and the quartiles;
         `images_per_second` (of the median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the
         first batch);
-        `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here) and `peak_fraction`, the share
-        of it that was reached.
+        `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here, in the same precision) and
+        `peak_fraction`, the share of it that was reached.
     """
     warm_up = [_timed(lambda: pipe.draw(range(batch)), pipe.device) for _ in range(WARM_UP)]
     times = [
@@ -37,7 +37,7 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
     alone = [_timed(lambda k=k: pipe.draw([k]), pipe.device) for k in range(LATENCY_TRIALS)]
     quartiles = statistics.quantiles(times, n=4) if trials > 1 else times * 3
     median = statistics.median(times)
-    peak = convolution_peak(pipe.device)
+    peak = convolution_peak(pipe.device, torch.bfloat16 if pipe.drawn_in == "bfloat16" else torch.float32)
     macs = model_cost(pipe.config)["slim_sample_macs" if pipe.decoder == "slim" else "sample_macs"]
     return {
         "nfe": pipe.schedule.num_steps, "decoder": pipe.decoder, "batch": batch, "trials": trials,
@@ -51,12 +51,12 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
     }  # fmt: skip
 
 
-def convolution_peak(device: torch.device) -> float:
-    """Multiply-accumulates a second of the fastest of a few large 3x3 convolutions in float32: what is within reach."""
+def convolution_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-accumulates a second of the fastest of a few large 3x3 convolutions: what is within reach."""
     best = 0.0
     for batch, channels, side in ((32, 128, 32), (64, 256, 16), (16, 64, 64)):
-        x = torch.randn(batch, channels, side, side, device=device).to(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3, device=device).to(memory_format=torch.channels_last)
+        x = torch.randn(batch, channels, side, side, device=device).to(dtype, memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
         with torch.inference_mode():
             seconds = [_timed(lambda x=x, w=weight: F.conv2d(x, w, padding=1), device) for _ in range(8)][2:]
         best = max(best, batch * side**2 * channels**2 * 9 / statistics.median(seconds))

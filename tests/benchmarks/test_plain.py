@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from tiny import tiny_config
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import where  # noqa: E402
 from parity import relative_error  # noqa: E402
 from plain import compare, filtered, liven  # noqa: E402
 from sampling import plain_drawer  # noqa: E402
@@ -56,3 +58,15 @@ def test_programs_are_timed_in_turns_and_the_first_round_does_not_count():
 
 def test_relative_error():
     assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0])) == 1 / 18**0.5
+
+
+def test_shares_of_the_time_add_up_and_both_ways_draw_the_same(tmp_path, capsys):
+    config = tiny_config()
+    pipe = Pipeline(config, liven(build_space(config)), liven(build_generator(config), 1), "cpu")  # pyright: ignore[reportArgumentType]
+    pipe.save_pretrained(tmp_path / "model")
+    picture = tmp_path / "same.png"
+    assert where.run([str(tmp_path / "model"), "--batch", "4", "--picture", str(picture), "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["levels_max"] <= 1 and picture.exists()
+    for profile in result["profile"].values():
+        assert abs(sum(profile.values()) - 1) < 0.01 and profile["convolution"] > 0.05
