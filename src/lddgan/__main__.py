@@ -1,0 +1,5 @@
+"""`python -m lddgan`, which torchrun wants."""
+
+from lddgan.cli.main import main
+
+main()
