@@ -11,6 +11,7 @@ from torch import Tensor
 from lddgan.data.sources import cache_folder
 from lddgan.drawing import WholeSampler
 from lddgan.errors import UserError
+from lddgan.runtime.parallel import world
 
 ENGINES = ("auto", "torch", "compiled", "onnx")
 COMPILE_SECONDS, COMPILED_SHARE = 240.0, 0.25
@@ -30,6 +31,7 @@ class Drawer:
         self.sampler, self.engine, self.on_cpu = sampler, engine, device.type == "cpu"
         self.compiled: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
         self._looked_for: set[int] = set()
+        self._asked: dict[int, int] = {}
         self._any_size: Callable[[Tensor, Tensor], Tensor] = sampler
         if device.type == "cuda":
             self._any_size = GraphedSampler(sampler)
@@ -42,27 +44,43 @@ class Drawer:
     def __call__(self, noise: Tensor, z: Tensor) -> Tensor:
         """As `WholeSampler.forward`."""
         count = len(noise)
-        size = min((size for size in self.compiled if count <= size <= 2 * count), default=count)
-        if size not in self.compiled and (self.engine == "compiled" or self._was_compiled(size)):
-            self._compile(size)
+        size = count
+        if count not in self.compiled:
+            # The rest of a set goes into a larger program or graph, beside rows that nobody looks at.
+            size = min((size for size in self.compiled if count <= size <= 16 * count), default=count)
+            self._asked[count] = self._asked.get(count, 0) + 1
+            if size == count or self._asked[count] > 1:  # unless it comes again: then it is no rest
+                size = count
+                if self.engine == "compiled" or self._was_compiled(size):
+                    self._compile(size)
         if size not in self.compiled:
             return self._any_size(noise, z)
-        if size > count:  # the rest of a set: rows are added that nobody looks at
+        if size > count:
             noise, z = (torch.cat([part, part[:1].expand(size - count, *part.shape[1:])]) for part in (noise, z))
         return self.compiled[size](noise, z)[:count]
 
+    @torch.inference_mode()
     def compile_where_it_pays(self, batch: int, seconds_left: float) -> None:
-        """Compile for batches of `batch` if that takes less than it would save of `seconds_left`."""
-        if self._automatic and batch not in self.compiled and COMPILED_SHARE * seconds_left > COMPILE_SECONDS:
-            self._compile(batch)
+        """Compile for batches of `batch` if that takes less than it would save of `seconds_left`; several processes
+        agree, one compiles, and the others take what it has made."""
+        if not self._automatic or batch in self.compiled:
+            return
+        everyone = world()
+        if everyone.greatest(COMPILED_SHARE * seconds_left > COMPILE_SECONDS):
+            if everyone.first:
+                self._compile(batch)
+            everyone.wait()
+            if not everyone.first and self._was_compiled(batch, again=True):
+                self._compile(batch)
+            everyone.wait()
 
     @property
     def _automatic(self) -> bool:
         return self.engine == "auto" and self.on_cpu
 
-    def _was_compiled(self, count: int) -> bool:
+    def _was_compiled(self, count: int, again: bool = False) -> bool:
         """Whether there is a program for `count` images; it is looked for once, as that hashes all weights."""
-        if not self._automatic or count in self._looked_for:
+        if not self._automatic or (count in self._looked_for and not again):
             return False
         self._looked_for.add(count)
         if not any((cache_folder() / "engines").glob(f"*-{count}")):
@@ -94,18 +112,24 @@ class GraphedSampler:
         self.sampler = sampler
         self._seen: set[int] = set()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle()  # one for all, as what a graph gives is copied at once
 
     @torch.inference_mode()
     def __call__(self, noise: Tensor, z: Tensor) -> Tensor:
         """As the sampler's `forward`."""
         count = len(noise)
-        # The rest of a set is drawn by the graph of its batches, beside rows that say nothing.
-        size = min((size for size in self._graphs if count <= size <= 8 * count), default=count)
+        size = count
+        if count not in self._seen:  # a size that comes once is not worth a graph of its own
+            self._seen.add(count)
+            size = min((size for size in self._graphs if count <= size <= 16 * count), default=0)
+        elif count not in self._graphs:
+            try:
+                self._record(noise, z)
+            except RuntimeError:  # out of memory, say: without graphs there is more
+                self._graphs.clear()
+                torch.cuda.empty_cache()
         if size not in self._graphs:
-            if size not in self._seen:  # a size that comes once is not worth it
-                self._seen.add(size)
-                return self.sampler(noise, z)
-            self._record(noise, z)
+            return self.sampler(noise, z)
         graph, noise_in, z_in, images = self._graphs[size]
         noise_in[:count], z_in[:count] = noise, z
         graph.replay()
@@ -121,6 +145,6 @@ class GraphedSampler:
             self.sampler(noise, z)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             images = self.sampler(noise, z)
         self._graphs[len(noise)] = (graph, noise, z, images)

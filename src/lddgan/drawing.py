@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lddgan.autoencoder.model import Autoencoder
 from lddgan.config import Config
 from lddgan.data.latents import to_uint8
 from lddgan.diffusion.schedule import Schedule
@@ -66,11 +67,17 @@ def stacked(x_T: Tensor, steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor
 
 
 def in_bfloat16(generator: nn.Module, space: Space) -> tuple[nn.Module, Space]:
-    """Copies whose networks hold their weights in bfloat16; what goes in and comes out is float32 as before."""
+    """Copies whose networks hold their weights in bfloat16; what goes in and comes out is float32 as before.
+
+    A decoder with a codebook, and one of diffusers, stays as it is: a rounded latent would find other codes.
+    """
     generator, space = copy.deepcopy((generator, space))
     parts = [generator]
     if isinstance(space, LatentSpace):
-        parts += [part for part in (space.slim_decoder, space.autoencoder.decoder) if part is not None]
+        if space.slim_decoder is not None:
+            parts.append(space.slim_decoder)
+        if isinstance(space.autoencoder, Autoencoder) and space.autoencoder.decoder.quantiser is None:
+            parts.append(space.autoencoder.decoder)
     for part in parts:
         part.to(torch.bfloat16)
         part.register_forward_pre_hook(

@@ -92,8 +92,10 @@ class Pipeline:
 
     @decoder.setter
     def decoder(self, name: str) -> None:
+        before = self.space.decoder
         self.space.decoder = name
-        self._changed()
+        if name != before:
+            self._changed()
 
     @property
     def precision(self) -> str:

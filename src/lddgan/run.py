@@ -38,6 +38,7 @@ from lddgan.models import (
     save_model,
     save_weights,
 )
+from lddgan.networks.discriminator import group_shares
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder, remove_leftovers
@@ -69,6 +70,7 @@ def start_run(
         else:  # the first has written what there is to know
             everyone.wait()
             images = load_images(load_yaml(folder / "config.yaml"), skip_broken)
+        everyone.wait()
         _train(load_yaml(folder / "config.yaml"), folder, images, device)
 
 
@@ -82,6 +84,7 @@ def _prepare(
         config = dataclasses.replace(config, slim_decoder=None)  # it would stay untrained
     parts = {**(_parts_of(init, config) if init else {}), **(given or {})}
     _require_sources(config, parts)
+    _require_shares(config)
     images = load_images(config, skip_broken)
     if config.stage1 is not None and config.stages != ("gan",):
         perceptual_of(config.stage1, "cpu")
@@ -105,8 +108,21 @@ def resume_run(folder: Path, *, device: str, skip_broken: bool) -> None:
     with joined(resolve_device(device)) as everyone:
         if everyone.first:
             remove_leftovers(folder)
+        _require_shares(config)
         images = load_images(config, skip_broken)
+        everyone.wait()
         _train(config, folder, images, device)
+
+
+def _require_shares(config: Config) -> None:
+    """The batch of stage 2 can be shared among the processes that there are."""
+    processes, accumulate = world().size, config.stage2.accumulate
+    try:
+        group_shares(config.stage2.batch, processes * accumulate)
+    except ValueError as error:
+        raise UserError(
+            f"stage2.batch does not go with {processes} processes and stage2.accumulate {accumulate}: {error}"
+        ) from None
 
 
 def load_images(config: Config, skip_broken: bool) -> tuple[ImageSet, ImageSet]:

@@ -15,9 +15,9 @@ from typing import Any
 from lddgan.cli.main import Parser
 from lddgan.errors import UserError
 from lddgan.metrics.evaluate import Reference, evaluate
-from lddgan.metrics.features import NETWORKS, load_features
-from lddgan.metrics.measured import from_model, from_path
-from lddgan.pipeline import Pipeline
+from lddgan.metrics.features import NETWORKS, FeatureNetwork, load_features
+from lddgan.metrics.measured import Measured, from_model, from_path
+from lddgan.pipeline import PRECISIONS, Pipeline
 from lddgan.runtime.device import DEVICES, resolve_device
 from lddgan.runtime.files import atomic_write, ensure_folder
 from lddgan.runtime.parallel import joined
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="default metrics.json")
     parser.add_argument("--decoder", choices=DECODERS, help="slim (the default where the model has one) or full")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of a MODEL's samples")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
@@ -56,7 +57,13 @@ def main(arguments: list[str]) -> None:
     if options.out.suffix != ".json":
         raise UserError(f"the scores go into a .json file, not '{options.out}': change --out")
     with joined(resolve_device(options.device)) as everyone:
-        metrics = _evaluate(options)
+        if everyone.first:  # what is downloaded or decoded for the first time is so once
+            images = _images(options)
+        everyone.wait()
+        if not everyone.first:
+            images = _images(options)
+        everyone.wait()
+        metrics = evaluate(*images, options.protocol, options.export_reference)
     if not everyone.first:
         return
     with atomic_write(options.out) as temporary:
@@ -65,14 +72,17 @@ def main(arguments: list[str]) -> None:
     print(f"written to '{options.out}'", file=sys.stderr)
 
 
-def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+def _images(options: argparse.Namespace) -> tuple[Measured, Reference, FeatureNetwork]:
+    """Samples, what they are compared with, and the feature network."""
     ensure_folder(options.out.parent)
     network = load_features(options.features, options.features_weights, resolve_device(options.device))
     resolution, channels, data = options.resolution, options.channels, options.data
     if options.model:
         if resolution or channels:
             raise UserError("a model has its own resolution and channels: give them with --samples only")
-        pipe = Pipeline.from_pretrained(options.model, options.device, options.decoder)
+        pipe = Pipeline.from_pretrained(
+            options.model, options.device, options.decoder, precision=options.precision
+        )  # fmt: skip
         samples = from_model(pipe, options.model, SAMPLES if options.n is None else options.n, options.seed)
         resolution, _, channels = samples.shape
         data = data or pipe.config.data
@@ -84,7 +94,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         reference = Reference(from_path(data, options.split, options.n_reference, resolution, channels))
     else:
         raise UserError("lddgan evaluate: give the reference images with --data PATH")
-    return evaluate(samples, reference, network, options.protocol, options.export_reference)
+    return samples, reference, network
 
 
 def as_table(metrics: dict[str, Any]) -> str:

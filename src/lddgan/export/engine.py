@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,8 @@ from lddgan.data.sources import cache_folder
 from lddgan.drawing import WholeSampler, levels_apart
 from lddgan.errors import UserError
 from lddgan.export.formats import load_onnx, quiet, write_onnx
-from lddgan.runtime.files import atomic_write, ensure_folder
+from lddgan.runtime.device import describe
+from lddgan.runtime.files import alone, atomic_write, ensure_folder
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Noise and z of a `WholeSampler` in, its images out."""
@@ -87,16 +87,15 @@ def load_compiled(sampler: WholeSampler, batch: int, reference: Draw) -> Draw:
             f"'{folder.parent}')", file=sys.stderr,
         )  # fmt: skip
         try:
-            _compile(sampler, batch, folder)
+            with alone(ensure_folder(folder.parent) / folder.name):
+                if not folder.exists():  # another program may have made it meanwhile
+                    _compile(sampler, batch, folder)
         except Exception as error:  # of the compiler, which documents none of its own
-            raise UserError(
-                f"torch could not compile the model here ({str(error).splitlines()[0][:200]}): take engine torch"
-            ) from None
+            raise UserError(f"torch could not compile the model here ({_reason(error)}): take engine torch") from None
     try:
         step, decode = (torch._inductor.aoti_load_package(str(folder / name)) for name in PROGRAMS)
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"'{folder}' cannot be read ({reason}): remove it and run again") from None
+        raise UserError(f"'{folder}' cannot be read ({_reason(error)}): remove it and run again") from None
 
     def draw(noise: Tensor, z: Tensor) -> Tensor:
         x = noise[:, 0].contiguous()
@@ -108,6 +107,10 @@ def load_compiled(sampler: WholeSampler, batch: int, reference: Draw) -> Draw:
     bfloat16 = any(weight.dtype == torch.bfloat16 for weight in sampler.parameters())
     _compare(draw, reference, sampler.inputs(batch), "the compiled program", bfloat16)
     return draw
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 PROGRAMS = ("step.pt2", "decode.pt2")
@@ -141,7 +144,6 @@ def _compile(sampler: WholeSampler, batch: int, folder: Path) -> None:
     """Write both programs into a new `folder`. They take contiguous tensors of just these sizes."""
     noise, z = sampler.inputs(batch)
     x = noise[:, 0].contiguous()
-    ensure_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, torch.no_grad(), quiet():
         for name, module, given in (
             ("step.pt2", _Step(sampler), (x, sampler.times[:1], z[:, 0].contiguous(), x.clone())),
@@ -171,6 +173,6 @@ def _compare(draw: Draw, reference: Draw, inputs: tuple[Tensor, Tensor], name: s
 def _path(sampler: WholeSampler, ending: str) -> Path:
     """By all that a program hangs on: weights, steps, decoder, the chip, and who wrote it."""
     facts: list[Any] = [weights_hash(sampler), sampler.steps, sampler.space.decoder, sampler.shape, sampler.resolution]
-    facts += [torch.__version__, importlib.metadata.version("lddgan"), platform.machine(), torch.get_num_threads()]
-    facts += [torch.backends.cpu.get_cpu_capability()]
+    facts += [torch.__version__, importlib.metadata.version("lddgan")]
+    facts += [torch.backends.cpu.get_cpu_capability(), describe(torch.device("cpu"))]
     return cache_folder() / "engines" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}{ending}"

@@ -159,8 +159,9 @@ def _take_step(
 ) -> dict[str, float]:
     """The optimiser's step with the gradient over all parts and processes; the means of what they say."""
     everyone = world()
-    everyone.mean_gradients(network)
+    # The values first: their message fails where a process is gone, before one over the GPUs' own network is begun.
     values = everyone.mean({key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})
+    everyone.mean_gradients(network)
     values[f"grad_norm/{name}"] = gradient_norm(network)
     guard(values)
     optimizer.step()

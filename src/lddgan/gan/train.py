@@ -15,7 +15,7 @@ from lddgan.config import Config, defaults, identity
 from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
-from lddgan.errors import RunStopped, UserError
+from lddgan.errors import RunStopped
 from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
@@ -62,18 +62,12 @@ def train_gan(
 
     Raises:
         RunStopped: interrupted (saved first), not finite, the disk is full, or another process is gone.
-        UserError: the batch cannot be shared among so many processes.
+        ValueError: the batch cannot be shared among so many processes.
     """
     settings, shape, latent_dim = config.stage2, config.space_shape, config.generator.latent_dim
     everyone = world()
-    try:
-        shares = group_shares(settings.batch, everyone.size * settings.accumulate)
-    except ValueError as error:
-        raise UserError(
-            f"stage2.batch does not go with {everyone.size} processes and stage2.accumulate {settings.accumulate}: "
-            f"{error}"
-        ) from None
-    shares = shares[everyone.rank * settings.accumulate : (everyone.rank + 1) * settings.accumulate]
+    shares = group_shares(settings.batch, everyone.size * settings.accumulate)
+    shares = shares[everyone.rank * settings.accumulate :][: settings.accumulate]
     schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
     torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
     discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))

@@ -23,6 +23,7 @@ from lddgan.metrics.manifold import ManifoldScores, manifold_scores
 from lddgan.metrics.measured import JPEG_QUALITY, Measured, Protocol, Rows, features_of
 from lddgan.metrics.statistics_files import load_statistics, save_statistics
 from lddgan.runtime.device import describe
+from lddgan.runtime.parallel import world
 
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 INCEPTION_SCORE_SPLITS = 10
@@ -58,6 +59,8 @@ def evaluate(
         `frechet_distance`, `kernel_distance` (and `_std`), `inception_score` (and `_std`), `precision`, `recall`,
         `density`, `coverage`, `coverage_per_class`, and the record of the protocol.
 
+        Of several processes the first has them, the others, which have shared the images, nothing.
+
     Raises:
         UserError: samples and reference of different sizes or channels; too few images; a statistics file of another
             network; values that are not finite.
@@ -74,6 +77,8 @@ def evaluate(
         assert reference.statistics is not None
         reference_statistics, reference_facts = load_statistics(reference.statistics, network.name, network.dim)
     ours, logits = features_of(network, samples, folder, protocol)
+    if not world().first:
+        return {}
     distance = frechet_distance(reference_statistics, gaussian_statistics(ours))
     if export is not None:
         save_statistics(export, reference_statistics, network.name, network.weights_hash)

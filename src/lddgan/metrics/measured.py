@@ -10,7 +10,7 @@ import io
 import os
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,9 +66,11 @@ def from_model(pipe: Pipeline, name: str, n: int, seed: int) -> Measured:
     config = pipe.config
     digest = weights_hash(pipe.generator)
     parts = [weights_hash(pipe.space), digest, str(identity(config)), str(seed), pipe.device.type, pipe.decoder]
+    if pipe.drawn_in != "float32":
+        parts.append(pipe.drawn_in)
     facts = {
         "model": name, "generator_sha256": digest, "decoder": pipe.decoder, "seed": seed,
-        "steps": config.diffusion.num_steps,
+        "precision": pipe.drawn_in, "steps": config.diffusion.num_steps,
     }  # fmt: skip
     shape = (config.images.resolution, config.images.resolution, config.images.channels)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
@@ -205,17 +207,14 @@ def features_of(
     width = network.dim + network.classes
     name = f"{images.key}-{images.count}-{protocol}-{network.name}-{network.weights_hash[:16]}.f32"
     path, everyone = ensure_folder(folder) / name, world()
-    if everyone.size > 1:
+    # The first of several processes looks and locks for all of them: another program may be at the same file.
+    with alone(path) if everyone.first and not path.exists() else nullcontext():
+        everyone.wait()
         if everyone.greatest(everyone.first and not path.exists()):
             _extract(network, images, path.with_suffix(".part"), protocol, width)
             if everyone.first:
                 os.replace(path.with_suffix(".part"), path)
             everyone.wait()
-    elif not path.exists():
-        with alone(path):
-            if not path.exists():  # another program may have made them meanwhile
-                _extract(network, images, path.with_suffix(".part"), protocol, width)
-                os.replace(path.with_suffix(".part"), path)
     pieces = (0, network.dim), (network.dim, width)
     features, logits = (Rows(path, images.count, width, *piece) for piece in pieces)
     return features, logits

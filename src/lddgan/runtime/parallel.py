@@ -90,7 +90,8 @@ class World:
 
     @contextlib.contextmanager
     def _heard(self) -> Iterator[None]:
-        """Around every message: when another process is gone or silent, gloo and nccl raise a plain RuntimeError."""
+        """Around every message: when another process is gone or silent, gloo raises a plain RuntimeError. NCCL may end
+        the process instead, so where it matters a message by gloo goes first."""
         try:
             yield
         except RuntimeError as error:
@@ -120,19 +121,28 @@ def joined(device: torch.device) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield _world
         return
-    timeout = datetime.timedelta(seconds=_timeout())
+    timeout, local = datetime.timedelta(seconds=_timeout()), int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"several processes cannot share {device.type}: add --device cpu")
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}: start less"
+            )
+        torch.cuda.set_device(local)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"the processes did not find each other ({reason}): start them with torchrun") from None
     assert isinstance(patient, dist.ProcessGroup)
     _world = World(dist.get_rank(), dist.get_world_size(), patient)
     try:
         yield _world
+        dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
     finally:
         _world = World()
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
 
 
 def speaks() -> bool:
