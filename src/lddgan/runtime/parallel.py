@@ -127,7 +127,7 @@ def joined(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise UserError(
-                f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}: start less"
+                f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}: start fewer"
             )
         torch.cuda.set_device(local)
     try:
