@@ -38,7 +38,7 @@ def demo() -> Config:
         # digits than eight; the spread gives back the variety that they lack.
         stage2=Stage2Config(
             epochs=45, batch=64, learning_rate_generator=2e-3, learning_rate_discriminator=4e-3, ema_decay=0.995,
-            r1_gamma=0.3, r1_every=8, objective="reconstruction", spread=0.3, cosine_decay=True, report_every=400,
+            r1_gamma=0.3, r1_every=8, objective="reconstruction", spread=0.27, cosine_decay=True, report_every=400,
             precision="float32",
         ),
         checkpoint_seconds=30.0,
