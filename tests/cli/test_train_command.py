@@ -103,7 +103,7 @@ def test_folder_follows_the_data(tmp_path, cache, mode):
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     assert (config.images.resolution, config.images.channels, config.data) == (64, channels, str(data))
     assert resolve("folder", str(data), ["--images.resolution", "16"]).space_shape == (channels + 1, 8, 8)
-    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 24
+    assert resolve("folder", str(data), ["--images.channels", "3"]).autoencoder.latent_channels == 16
 
 
 def test_unwritable_output(tmp_path, tiny_data, cache):
