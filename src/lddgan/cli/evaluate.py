@@ -57,13 +57,12 @@ def main(arguments: list[str]) -> None:
     if options.out.suffix != ".json":
         raise UserError(f"the scores go into a .json file, not '{options.out}': change --out")
     with joined(resolve_device(options.device)) as everyone:
-        if everyone.first:  # what is downloaded or decoded for the first time is so once
-            images = _images(options)
-        everyone.wait()
-        if not everyone.first:
-            images = _images(options)
-        everyone.wait()
-        metrics = evaluate(*images, options.protocol, options.export_reference)
+        if not everyone.first:  # what is downloaded or decoded for the first time is so once, by the first
+            everyone.wait()
+        samples, reference, network = _images(options)
+        if everyone.first:
+            everyone.wait()
+        metrics = evaluate(samples, reference, network, options.protocol, options.export_reference)
     if not everyone.first:
         return
     with atomic_write(options.out) as temporary:
