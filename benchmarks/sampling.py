@@ -111,8 +111,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     indices, draw = range(args.batch), plain_drawer(pipe, range(args.batch))
     pipe.engine = args.engine
-    dtype = torch.bfloat16 if pipe.drawn_in == "bfloat16" else torch.float32
-    peak, cost = convolution_peak(device, dtype), model_cost(config)
+    peak, cost = convolution_peak(device, getattr(torch, pipe.drawn_in)), model_cost(config)
     for decoder, name, macs in (
         ("full", "sampling_full", "sample_macs"),
         ("slim", "sampling_slim", "slim_sample_macs"),

@@ -37,7 +37,7 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
     alone = [_timed(lambda k=k: pipe.draw([k]), pipe.device) for k in range(LATENCY_TRIALS)]
     quartiles = statistics.quantiles(times, n=4) if trials > 1 else times * 3
     median = statistics.median(times)
-    peak = convolution_peak(pipe.device, torch.bfloat16 if pipe.drawn_in == "bfloat16" else torch.float32)
+    peak = convolution_peak(pipe.device, getattr(torch, pipe.drawn_in))
     macs = model_cost(pipe.config)["slim_sample_macs" if pipe.decoder == "slim" else "sample_macs"]
     return {
         "nfe": pipe.schedule.num_steps, "decoder": pipe.decoder, "batch": batch, "trials": trials,

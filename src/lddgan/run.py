@@ -24,7 +24,7 @@ from lddgan.autoencoder.model import Autoencoder
 from lddgan.autoencoder.perceptual import perceptual_of
 from lddgan.autoencoder.tasks import train_autoencoder, train_slim_decoder
 from lddgan.config import STAGES, Config, UVitConfig, identity, load_yaml, save_yaml
-from lddgan.data.latents import OnTheFly, TrainingSet, cached_latents, to_uint8, weights_hash
+from lddgan.data.latents import Latents, OnTheFly, TrainingSet, cached_latents, to_uint8, weights_hash
 from lddgan.data.prepare import ImageSet, prepare
 from lddgan.errors import RunStopped, UserError
 from lddgan.gan.train import Reporting, train_gan
@@ -64,14 +64,12 @@ def start_run(
         RunStopped: interrupted, not finite, or the disk is full.
     """
     with joined(resolve_device(device)) as everyone:  # bad input leaves no folder behind, a device that is not here too
-        if everyone.first:
-            images = _prepare(config, folder, skip_broken, init, given)
-            everyone.wait()
-        else:  # the first has written what there is to know
-            everyone.wait()
-            images = load_images(load_yaml(folder / "config.yaml"), skip_broken)
+        images = _prepare(config, folder, skip_broken, init, given) if everyone.first else None
         everyone.wait()
-        _train(load_yaml(folder / "config.yaml"), folder, images, device)
+        config = load_yaml(folder / "config.yaml")  # the first has written what there is to know
+        images = images or load_images(config, skip_broken)
+        everyone.wait()
+        _train(config, folder, images, device)
 
 
 def _prepare(
@@ -230,12 +228,14 @@ def _train_in_space(
     """Every stage after the autoencoder's."""
     space.to(device)
     if isinstance(space, LatentSpace):
-        if world().first:  # the others wait for what it makes: autoencoder, slim decoder and latents
-            _latents(config, folder, space, given, images, device)
+        # The first makes autoencoder, slim decoder and latents; the others wait, then read what it has left.
+        latents = _latents(config, folder, space, given, images, device) if world().first else None
         world().wait()
-        load_weights(space, folder / "autoencoder.safetensors")
-        space.eval().requires_grad_(False)
-        data: TrainingSet = cached_latents(folder / "cache", space, images[0], config.images.flips, device)
+        if latents is None:
+            load_weights(space, folder / "autoencoder.safetensors")
+            space.eval().requires_grad_(False)
+            latents = cached_latents(folder / "cache", space, images[0], config.images.flips, device)
+        data: TrainingSet = latents
         normalise = space.normalise
     else:
         data, normalise = OnTheFly(images[0], space, config.images.flips), nn.Identity()
@@ -249,8 +249,8 @@ def _train_in_space(
 def _latents(
     config: Config, folder: Path, space: LatentSpace, given: set[str], images: tuple[ImageSet, ImageSet],
     device: torch.device,
-) -> None:  # fmt: skip
-    """Encode the training images; train the slim decoder on them where it is to be, and store the space."""
+) -> Latents:  # fmt: skip
+    """The latents of the training images; trains the slim decoder on them where it is to be, and stores the space."""
     train, held_out = images
     space.autoencoder.eval().requires_grad_(False)
     latents = cached_latents(ensure_folder(folder / "cache"), space, train, config.images.flips, device)
@@ -260,6 +260,7 @@ def _latents(
         train_slim_decoder(config, space, latents, train, held_out, folder, device, initialised)
     space.eval().requires_grad_(False)
     save_weights(space, folder / "autoencoder.safetensors")
+    return latents
 
 
 def _load_init(folder: Path, space: Space, generator: nn.Module) -> set[str]:
