@@ -33,7 +33,7 @@ from lddgan.diffusion.sampler import sample
 from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
 from lddgan.gan.objective import discriminator_loss, r1_penalty, weighted_learning
-from lddgan.gan.step import Pair, discriminator_phase, generator_phase
+from lddgan.gan.step import Pair, discriminator_phase, generator_phase, predict
 from lddgan.interop.autoencoders import autoencoder_from_released, patch_discriminator_from_released
 from lddgan.interop.released import (
     discriminator_from_released,
@@ -155,8 +155,9 @@ def training_rows(fixture: Fixture, config: dict) -> Iterator[Row]:
         pair = _pair(fixture, f"{prefix}.draw.D.", fixture[f"{prefix}.x0"], schedule)
         losses = _discriminator_losses(generator, discriminator, schedule, pair)
         with_r1 = step % config["r1_every"] == 0
+        predicted = predict(generator, [pair], contextlib.nullcontext)
         values = discriminator_phase(
-            generator, discriminator, optimizer_d, schedule, [pair], contextlib.nullcontext,
+            discriminator, optimizer_d, schedule, [pair], predicted, contextlib.nullcontext,
             r1_gamma=config["r1_gamma"] if with_r1 else 0.0, guard=_no_guard,
         )  # fmt: skip
         if with_r1:

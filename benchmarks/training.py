@@ -10,9 +10,7 @@ last line is JSON.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -23,16 +21,13 @@ from plain import compare, liven, plain_copy, plain_filters, timed
 from samples import exit_code
 
 from lddgan.config import Config, with_fields
-from lddgan.diffusion.schedule import Schedule
 from lddgan.gan.objective import r1_penalty, reconstruction_loss
-from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
+from lddgan.gan.players import BETAS, Players
+from lddgan.gan.step import draw_pair
 from lddgan.models import build_generator, build_space
-from lddgan.networks.discriminator import Discriminator
 from lddgan.recipes import recipe
-from lddgan.runtime.device import autocast, describe, resolve_device
+from lddgan.runtime.device import describe, resolve_device
 from lddgan.runtime.ema import Ema
-
-BETAS = (0.5, 0.9)
 
 
 class Ours:
@@ -40,32 +35,16 @@ class Ours:
 
     def __init__(self, config: Config, batch: int, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.random = torch.Generator().manual_seed(0)
-        self.schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
-        discriminator = Discriminator(channels=config.space_shape[0], **dataclasses.asdict(config.discriminator))
-        self.generator = liven(build_generator(config), 1).to(device).to(memory_format=torch.channels_last).train()
-        self.discriminator = liven(discriminator, 2).to(device).to(memory_format=torch.channels_last).train()
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 1e-6, BETAS, fused=True)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), 1e-6, BETAS, fused=True)
-        self.ema = Ema(self.generator, 0.999)
+        self.players = Players.of(config, build_generator(config), device)
+        self.generator, self.discriminator = (
+            liven(network, seed) for network, seed in ((self.players.generator, 1), (self.players.discriminator, 2))
+        )
+        self.random, self.ema = torch.Generator().manual_seed(0), Ema(self.generator, 0.999)
         self.latents = torch.randn(batch, *config.space_shape)
 
-    def precision(self) -> contextlib.AbstractContextManager:
-        return autocast(self.device, self.config.stage2.precision)
-
     def step(self, *, penalised: bool) -> None:
-        latent_dim, settings = self.config.generator.latent_dim, self.config.stage2
         x_0 = self.latents.to(self.device)
-        discriminator_phase(
-            self.generator, self.discriminator, self.optimizer_d, self.schedule,
-            [draw_pair(self.schedule, x_0, latent_dim, self.random)], self.precision,
-            r1_gamma=settings.r1_gamma if penalised else 0.0, guard=lambda _: None,
-        )  # fmt: skip
-        generator_phase(
-            self.generator, self.discriminator, self.optimizer_g, self.schedule,
-            [draw_pair(self.schedule, x_0, latent_dim, self.random)], self.precision,
-            reconstruction_weight=1.0, guard=lambda _: None,
-        )  # fmt: skip
+        self.players.step(x_0, self.random, lambda values: None, weight=1.0, penalised=penalised)
         self.ema.update(self.generator)
 
 
@@ -73,7 +52,7 @@ class Plain:
     """The same step the plain way, from images."""
 
     def __init__(self, ours: Ours) -> None:
-        self.config, self.schedule, self.random = ours.config, ours.schedule, ours.random
+        self.config, self.schedule, self.random = ours.config, ours.players.schedule, ours.random
         self.generator, self.discriminator = plain_copy(ours.generator), plain_copy(ours.discriminator)
         self.encoder = plain_copy(liven(build_space(ours.config)).to(ours.device)).eval()
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), 1e-6, BETAS, foreach=False)

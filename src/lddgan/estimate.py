@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import resource
 import statistics
 import time
@@ -15,12 +14,10 @@ from torch import nn
 from lddgan.autoencoder.objective import PatchDiscriminator, hinge_loss, reconstruction_loss
 from lddgan.config import Config, Stage1Config
 from lddgan.data.sources import open_source
-from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import UserError
-from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
+from lddgan.gan.players import Players
 from lddgan.metrics.cost import count_macs, count_parameters, peak_bytes
 from lddgan.models import build_generator, build_space
-from lddgan.networks.discriminator import Discriminator
 from lddgan.runtime.device import autocast, describe, resolve_device
 from lddgan.spaces.latent import LatentSpace
 
@@ -148,30 +145,11 @@ def time_stage2(
 ) -> tuple[float, int]:
     """Seconds a step, the median of `steps` (without the penalty, which is rare), and the images it was measured on."""
     batch = _probe_batch(config.stage2.batch, cost["generator_macs_per_step"])
-    shape, latent_dim = config.space_shape, config.generator.latent_dim
-    generator = build_generator(config).to(device).to(memory_format=torch.channels_last)
-    discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
-    discriminator.to(device).to(memory_format=torch.channels_last)
-    optimizer_g, optimizer_d = (
-        torch.optim.Adam(net.parameters(), 1e-6, fused=True) for net in (generator, discriminator)
-    )
-    schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
-    x_0, random = torch.randn(batch, *shape, device=device), torch.Generator().manual_seed(0)
-
-    def precision() -> contextlib.AbstractContextManager:
-        return autocast(device, config.stage2.precision)
-
-    def guard(values: dict[str, float]) -> None:
-        pass
+    players = Players.of(config, build_generator(config), device)
+    x_0, random = torch.randn(batch, *config.space_shape, device=device), torch.Generator().manual_seed(0)
 
     def step() -> None:
-        spread = config.stage2.spread
-        pair = [draw_pair(schedule, x_0, latent_dim, random, two=spread > 0)]
-        discriminator_phase(generator, discriminator, optimizer_d, schedule, pair, precision, r1_gamma=0.0, guard=guard)
-        generator_phase(
-            generator, discriminator, optimizer_g, schedule, pair, precision, reconstruction_weight=1.0, guard=guard,
-            spread=spread,
-        )  # fmt: skip
+        players.step(x_0, random, lambda values: None, weight=1.0, penalised=False)
 
     return _seconds(step, device, steps) * config.stage2.batch / batch, batch
 

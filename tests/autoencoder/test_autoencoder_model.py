@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lddgan.autoencoder.model import Autoencoder, norm
+from lddgan.autoencoder.model import Autoencoder
+from lddgan.networks.layers import GroupNorm
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ def test_factor_and_shapes(channels, multipliers, side, latent_side):
 
 
 def test_groups_of_the_norm():
-    assert [norm(channels).num_groups for channels in (4, 8, 14, 64, 128, 512)] == [1, 2, 2, 16, 32, 32]
+    assert [GroupNorm(channels).num_groups for channels in (4, 8, 14, 64, 128, 512)] == [1, 2, 2, 16, 32, 32]
 
 
 def test_tanh_bounds_the_decoder_and_dropout_is_silent_in_evaluation():

@@ -10,8 +10,8 @@ from tiny import spaced_config
 from torch import nn
 
 from lddgan.diffusion.schedule import Schedule
-from lddgan.gan.objective import r1_penalty
-from lddgan.gan.step import _inverse_softplus, discriminator_phase, draw_pair, generator_phase
+from lddgan.gan.objective import r1_penalty, spread_loss
+from lddgan.gan.step import _inverse_softplus, discriminator_phase, draw_pair, generator_phase, predict
 from lddgan.models import build_generator
 from lddgan.networks.discriminator import Discriminator as RealDiscriminator
 from lddgan.networks.discriminator import group_shares
@@ -82,13 +82,14 @@ def test_discriminator_phase(r1_gamma):
     before = discriminator.linear.weight.detach().clone()
 
     optimizer = torch.optim.SGD(discriminator.parameters(), 0.1)
-    values = discriminator_phase(generator, discriminator, optimizer, r1_gamma=r1_gamma, **common)
+    predicted = predict(generator, [pair], contextlib.nullcontext)
+    values = discriminator_phase(discriminator, optimizer, predicted=predicted, r1_gamma=r1_gamma, **common)
     torch.testing.assert_close(discriminator.linear.weight.detach(), before - 0.1 * gradient)
     assert values["loss/discriminator"] == pytest.approx(adversarial.item(), rel=1e-5)
     assert values["logits/real"] == pytest.approx(logits_real.mean().item(), abs=1e-5)
     assert values["logits/fake"] == pytest.approx(logits_fake.mean().item(), abs=1e-5)
     assert values.get("r1") == (pytest.approx(penalty.item(), rel=1e-5) if r1_gamma else None)
-    assert generator.scale.grad is None
+    assert generator.scale.grad is None and not predicted[0].requires_grad
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -111,23 +112,45 @@ def test_generator_phase(weight):
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0])
-def test_generator_phase_with_a_second_draw_of_z(spread):
+def test_generator_phase_beside_a_prediction_with_another_z(spread):
     generator, discriminator, common = setting()
     (pair,), schedule = common["parts"], common["schedule"]
-    other_z = 2 * pair.z + 1
-    first, second = (generator(pair.x_next, pair.t, z) for z in (pair.z, other_z))
+    other = generator(pair.x_next, pair.t, 2 * pair.z + 1).detach()
+    first = generator(pair.x_next, pair.t, pair.z)
     fake = schedule.posterior_sample(first, pair.x_next, pair.t, pair.noise)
     adversarial = F.softplus(-discriminator(fake, pair.t, pair.x_next)).mean()
-    error = ((first - pair.x_0).abs().mean() + (second - pair.x_0).abs().mean()) / 2
-    distance = (first - second).abs().mean() / 2
-    gradient = torch.autograd.grad(adversarial + 0.7 * (error - spread * distance), generator.scale)[0]
+    error, distance = (first - pair.x_0).abs().mean(), (first - other).abs().mean() / 2
+    gradient = torch.autograd.grad(adversarial + 0.7 * (error - 2 * spread * distance), generator.scale)[0]
 
     optimizer = torch.optim.SGD(generator.parameters(), 0.1)
-    common["parts"] = [dataclasses.replace(pair, other_z=other_z)]
-    values = generator_phase(generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, **common)
+    values = generator_phase(
+        generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, others=[other], **common
+    )
     torch.testing.assert_close(generator.scale.detach(), 0.7 - 0.1 * gradient)
     assert values["loss/spread"] == pytest.approx(distance.item(), rel=1e-5) and distance > 0
     assert values["loss/reconstruction"] == pytest.approx((error - spread * distance).item(), rel=1e-5)
+
+
+def test_the_gradient_beside_another_prediction_is_that_through_both_on_average():
+    """What `others` leaves out is, by symmetry, what counting the first twice puts in."""
+    generator, _, common = setting()
+    (pair,) = common["parts"]
+    random, sums = torch.Generator().manual_seed(0), {True: 0.0, False: 0.0}
+    for _ in range(4000):
+        zs = torch.randn(2, *pair.z.shape, generator=random)
+        first, other = (generator(pair.x_next, pair.t, z) for z in zs)
+        for both in sums:
+            distance = spread_loss(first, other).mean() if both else 2 * spread_loss(first, other.detach()).mean()
+            sums[both] += torch.autograd.grad(distance, generator.scale, retain_graph=True)[0].item() / 4000
+    assert sums[False] == pytest.approx(sums[True], rel=0.03) and sums[True] > 0.1
+
+
+def test_another_z_keeps_the_samples():
+    pair = draw_pair(Schedule(4), torch.randn(8, *SHAPE), 3, torch.Generator().manual_seed(0), 1)
+    again = pair.with_other_z(torch.Generator().manual_seed(1), 2)
+    assert all(getattr(again, name) is getattr(pair, name) for name in ("x_0", "t", "x_t", "x_next"))
+    assert not torch.equal(again.z, pair.z) and not torch.equal(again.noise, pair.noise)
+    assert (len(pair.views), len(again.views)) == (1, 2)
 
 
 @pytest.mark.parametrize("phase", ["discriminator", "generator"])
@@ -147,7 +170,10 @@ def test_the_guard_comes_before_the_weights_change(phase):
                 generator, discriminator, optimizer, reconstruction_weight=1.0, **(common | {"guard": guard})
             )
         else:
-            discriminator_phase(generator, discriminator, optimizer, r1_gamma=0.1, **(common | {"guard": guard}))
+            predicted = predict(generator, common["parts"], contextlib.nullcontext)
+            discriminator_phase(
+                discriminator, optimizer, predicted=predicted, r1_gamma=0.1, **(common | {"guard": guard})
+            )
     assert all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
 
 
@@ -171,13 +197,17 @@ def test_a_batch_in_parts_is_the_same_step(parts):
             for weight in network.parameters():
                 weight.data += 0.1 * torch.randn_like(weight)
         random = torch.Generator().manual_seed(1)
-        pair = draw_pair(schedule, torch.randn(16, 1, 8, 8), 4, random, two=True, views=3)
+        pair = draw_pair(schedule, torch.randn(16, 1, 8, 8), 4, random, views=3)
         shares, gradients = pair.parts(group_shares(16, number)), {}
         no_step = torch.optim.SGD([*generator.parameters(), *discriminator.parameters()], 0.0)
         common = dict(schedule=schedule, parts=shares, precision=contextlib.nullcontext, guard=lambda values: None)
-        values = discriminator_phase(generator, discriminator, no_step, r1_gamma=0.4, **common)
+        predicted = predict(generator, shares, contextlib.nullcontext)
+        values = discriminator_phase(discriminator, no_step, predicted=predicted, r1_gamma=0.4, **common)
         gradients["d"] = torch.cat([w.grad.flatten() for w in discriminator.parameters()])
-        values |= generator_phase(generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, **common)
+        common["parts"] = pair.with_other_z(random, 1).parts(group_shares(16, number))
+        values |= generator_phase(
+            generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, others=predicted, **common
+        )
         gradients["g"] = torch.cat([w.grad.flatten() for w in generator.parameters()])
         results.append((values, gradients))
     (values, gradients), (others, other_gradients) = results

@@ -10,9 +10,12 @@ from torch import nn
 from lddgan.networks.layers import (
     AdaptiveGroupNorm,
     Attention,
+    Conv2d,
+    GroupNorm,
     Mapping,
     ResidualBlock,
     conv3x3,
+    group_norm,
     near_zero_init,
     num_groups,
     scaled_init,
@@ -57,6 +60,42 @@ def test_adaptive_group_norm_scales_and_shifts():
     plain = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + 1e-6).sqrt()
     expected = scale[:, :, None, None] * plain.view_as(x) + shift[:, :, None, None]
     torch.testing.assert_close(norm(x, style), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [8, 24, 256])
+@pytest.mark.parametrize("size", [1, 4])
+def test_group_norm_in_channels_last_is_that_of_torch(channels, size):
+    torch.manual_seed(0)
+    layer = GroupNorm(channels)
+    layer.weight.data, layer.bias.data = torch.randn(2, channels).unbind()
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.arange(2.0 * channels * size**2).sin().view(2, channels, size, size).add(1)
+        x = x.to(memory_format=memory_format).requires_grad_()
+        y = layer(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        (gradient,) = torch.autograd.grad(y.square().mul(y).sum(), x)
+        results.append((y, gradient))
+        assert torch.equal(y, group_norm(x, layer.num_groups, layer.weight, layer.bias))
+    expected = F.group_norm(x.contiguous(), num_groups(channels), layer.weight, layer.bias, 1e-6)
+    for y, gradient in results:
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_of_one_pixel_is_that_of_torch():
+    torch.manual_seed(0)
+    ours, x = conv3x3(6, 5), torch.randn(3, 6, 1, 1).requires_grad_()
+    theirs = F.conv2d(x, ours.weight, ours.bias, padding=1)
+    torch.testing.assert_close(ours(x), theirs)
+    for got, expected in zip(
+        torch.autograd.grad(ours(x).square().sum(), (x, *ours.parameters())),
+        torch.autograd.grad(theirs.square().sum(), (x, *ours.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
+    shrinking = Conv2d(6, 5, 3, stride=2)  # no padding: not of a single pixel
+    assert shrinking(torch.ones(1, 6, 3, 3)).shape == (1, 5, 1, 1)
 
 
 def test_mapping_ignores_the_length_of_z_and_counts_layers():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lddgan.errors import RunStopped
-from lddgan.runtime.progress import Progress, Timer, gradient_norm, interruptible, require_finite
+from lddgan.runtime.progress import Progress, Timer, gradient_norm, interruptible, report_due, require_finite
 
 
 def rows(folder):
@@ -85,3 +85,10 @@ def test_timer(monkeypatch):
     for now[0] in (105.0, 110.0, 111.0, 119.0, 121.0):
         due.append(timer.due())
     assert due == [False, True, False, False, True]
+
+
+def test_a_report_comes_after_every_so_many_steps_and_none_soon_before_the_end():
+    assert [done for done in range(1, 1208) if report_due(done, 400, 1207)] == [400, 800, 1207]
+    assert [done for done in range(1, 13) if report_due(done, 5, 12)] == [5, 12]
+    assert [done for done in range(1, 14) if report_due(done, 5, 13)] == [5, 10, 13]
+    assert [done for done in range(1, 4) if report_due(done, 9, 3)] == [3]

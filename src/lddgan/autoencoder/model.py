@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lddgan.autoencoder.quantiser import Quantiser
-from lddgan.networks.layers import Conv2d, num_groups
+from lddgan.networks.layers import Conv2d, GroupNorm
 
 Kind = Literal["free", "quantised", "kl"]
 """What holds the latent: nothing (the paper's), a codebook inside the decoder, or a KL penalty (Table 7)."""
@@ -22,19 +22,14 @@ SHORTCUT_LOG_VARIANCE = -6.0
 """Where the log variance of a KL latent starts beside a linear shortcut, whose channels have unit variance."""
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """32 groups at the released widths, about four channels a group below them."""
-    return nn.GroupNorm(num_groups(channels), channels, eps=1e-6)
-
-
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, conv, twice; a 1x1 shortcut when the width changes; `x + h`."""
+    """Group norm, SiLU, conv, twice; a 1x1 shortcut when the width changes; `x + h`."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = norm(in_channels)
+        self.norm1 = GroupNorm(in_channels)
         self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(out_channels)
+        self.norm2 = GroupNorm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -50,7 +45,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = norm(channels)
+        self.norm = GroupNorm(channels)
         self.q, self.k, self.v, self.out = (Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +110,7 @@ class Encoder(nn.Module):
             self.levels.append(_level(narrow, wide, num_blocks, level in attention_levels, dropout))
             self.down.append(Downsample(wide) if level < last else nn.Identity())
         self.middle = _middle(widths[-1], dropout)
-        self.norm = norm(widths[-1])
+        self.norm = GroupNorm(widths[-1])
         self.conv_out = Conv2d(widths[-1], moments, 3, padding=1)
         self.project = Conv2d(moments, moments, 1)
         self.shortcut = Conv2d(channels, latent_channels, 2**last, stride=2**last) if linear_shortcut else None
@@ -155,7 +150,7 @@ class Decoder(nn.Module):
             wider = widths[min(level + 1, last)]
             self.levels.append(_level(wider, widths[level], num_blocks + 1, level in attention_levels, dropout))
             self.up.append(Upsample(widths[level]) if level > 0 else nn.Identity())
-        self.norm = norm(widths[0])
+        self.norm = GroupNorm(widths[0])
         self.conv_out = Conv2d(widths[0], channels, 3, padding=1)
         self.shortcut = Conv2d(latent_channels, channels * 4**last, 1) if linear_shortcut else None
         self.factor = 2**last

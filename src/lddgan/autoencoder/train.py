@@ -32,7 +32,7 @@ from lddgan.models import load_weights, save_weights
 from lddgan.runtime.checkpoint import Best, Checkpoint
 from lddgan.runtime.device import autocast
 from lddgan.runtime.ema import Ema
-from lddgan.runtime.progress import Progress, Timer, gradient_norm, interruptible, require_finite
+from lddgan.runtime.progress import Progress, Timer, gradient_norm, interruptible, report_due, require_finite
 from lddgan.runtime.seeds import BatchOrder, mix, step_generator
 
 REVIVE_EVERY = 100
@@ -178,7 +178,7 @@ def train_reconstruction(
             for warning in health.of_row(row) if row else ():
                 progress.say(f"{task.title}, step {step + 1}: {warning}")
             done = step + 1
-            if done % settings.report_every == 0 or done == total:
+            if report_due(done, settings.report_every, total):
                 measured = task.held_out.measure(ema.model, perceptual, device)
                 task.held_out.show(ema.model, folder, device)
                 if best.improve(measured.distance, done) or not best_file.exists():

@@ -32,8 +32,6 @@ class Pair:
     z: Tensor
     noise: Tensor
     """Of the posterior."""
-    other_z: Tensor | None = None
-    """A second draw of z, where the objective compares two."""
     views: Sequence[View] = ()
     """How an augmented discriminator sees the batch: one for each time that it looks."""
 
@@ -48,32 +46,42 @@ class Pair:
 
         return [self] if len(shares) == 1 and len(shares[0]) == len(self.x_0) else [cut(rows) for rows in shares]
 
+    def with_other_z(self, random: torch.Generator, views: int = 0) -> Pair:
+        """The same samples at the same times, with a fresh z, posterior noise and `views`, drawn on the CPU."""
+        z, noise = (torch.randn(part.shape, generator=random).to(part.device) for part in (self.z, self.noise))
+        return dataclasses.replace(self, z=z, noise=noise, views=_draw_views(self.x_0, views, random))
 
-def draw_pair(
-    schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator, *, two: bool = False, views: int = 0
-) -> Pair:
-    """A fresh t, pair, z and posterior noise for `x_0` `[B, C, H, W]`, drawn on the CPU.
 
-    Args:
-        two: draw a second z too.
-        views: of an augmented discriminator.
+def draw_pair(schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator, views: int = 0) -> Pair:
+    """A fresh t, pair, z, posterior noise and `views` of an augmented discriminator for `x_0` `[B, C, H, W]`.
+
+    They are drawn on the CPU.
     """
     device = x_0.device
     t = torch.randint(schedule.num_steps, (len(x_0),), generator=random).to(device)
     noise, noise_next, noise_posterior = torch.randn(3, *x_0.shape, generator=random).to(device).unbind()
     z = torch.randn(len(x_0), latent_dim, generator=random).to(device)
-    other_z = torch.randn(len(x_0), latent_dim, generator=random).to(device) if two else None
-    seen = [draw_view(len(x_0), x_0.shape[2], random) for _ in range(views)]
     x_t, x_next = schedule.pair(x_0, t, noise, noise_next)
-    return Pair(x_0, t, x_t, x_next, z, noise_posterior, other_z, seen)
+    return Pair(x_0, t, x_t, x_next, z, noise_posterior, _draw_views(x_0, views, random))
+
+
+def _draw_views(x_0: Tensor, count: int, random: torch.Generator) -> list[View]:
+    return [draw_view(len(x_0), x_0.shape[2], random) for _ in range(count)]
+
+
+@torch.no_grad()
+def predict(generator: nn.Module, parts: Sequence[Pair], precision: Precision) -> list[Tensor]:
+    """The x_0 that `generator` predicts for each of `parts`, float32, without a gradient."""
+    with precision():
+        return [generator(pair.x_next, pair.t, pair.z).float() for pair in parts]
 
 
 def discriminator_phase(
-    generator: nn.Module,
     discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     parts: Sequence[Pair],
+    predicted: Sequence[Tensor],
     precision: Precision,
     *,
     r1_gamma: float,
@@ -83,14 +91,13 @@ def discriminator_phase(
 
     Args:
         parts: of this process, equal in size (`Pair.parts`); they are worked through one after another.
+        predicted: the generator's x_0 for each of them (`predict`).
     """
     optimizer.zero_grad(set_to_none=True)
     rows = []
-    for pair in parts:
+    for pair, x_0_fake in zip(parts, predicted, strict=True):
         seen = Augmented(discriminator, pair.views) if pair.views else discriminator
         t, x_next = pair.t, pair.x_next
-        with torch.no_grad(), precision():
-            x_0_fake = generator(x_next, t, pair.z).float()
         x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
         with precision():
             loss_real, loss_fake = discriminator_loss(seen, pair.x_t, x_t_fake, x_next, t)
@@ -120,15 +127,19 @@ def generator_phase(
     reconstruction_weight: float,
     guard: Guard,
     spread: float = 0.0,
+    others: Sequence[Tensor] = (),
 ) -> dict[str, float]:
     """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7.
 
-    Given pairs with another z, Eq. 7 is averaged over both, and `spread` times `spread_loss` is taken off it.
+    Args:
+        spread: this times `spread_loss` is taken off Eq. 7.
+        others: for that, what the same generator predicts for each of `parts` with another z (`predict`); they take no
+            gradient, but by symmetry half of the expected one is theirs, so that of the first counts twice.
     """
     discriminator.requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
     rows = []
-    for pair in parts:
+    for pair, other in zip(parts, others if spread else [None] * len(parts), strict=True):
         seen = Augmented(discriminator, pair.views) if pair.views else discriminator
         t, x_next, values = pair.t, pair.x_next, {}
         with precision():
@@ -136,18 +147,15 @@ def generator_phase(
         x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
         with precision():
             loss_adversarial = generator_loss(seen, x_t_fake, x_next, t).mean()
-        loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
-        if pair.other_z is not None:
-            with precision():
-                other = generator(x_next, t, pair.other_z).float()
+        loss_reconstruction = score = reconstruction_loss(x_0_fake, pair.x_0).mean()
+        if other is not None:
             distance = spread_loss(x_0_fake, other).mean()
-            loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
             values["loss/spread"] = distance.item()
-            loss_reconstruction = loss_reconstruction - spread * distance
+            loss_reconstruction, score = loss_reconstruction - 2 * spread * distance, score - spread * distance
         ((loss_adversarial + reconstruction_weight * loss_reconstruction) / len(parts)).backward()
         rows.append(
             values
-            | {"loss/generator": loss_adversarial.item(), "loss/reconstruction": loss_reconstruction.item(),
+            | {"loss/generator": loss_adversarial.item(), "loss/reconstruction": score.item(),
                "lambda": reconstruction_weight}
         )  # fmt: skip
     discriminator.requires_grad_(True)

@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from lddgan.config import Config, defaults, identity
 from lddgan.data.latents import TrainingSet
 from lddgan.diffusion.sampler import sample
-from lddgan.diffusion.schedule import Schedule
 from lddgan.errors import RunStopped
 from lddgan.gan.evaluate import SampleEvaluation
 from lddgan.gan.health import Health
 from lddgan.gan.objective import weighted_learning
-from lddgan.gan.step import discriminator_phase, draw_pair, generator_phase
-from lddgan.networks.discriminator import Discriminator, group_shares
+from lddgan.gan.players import Players
+from lddgan.networks.discriminator import group_shares
 from lddgan.runtime.checkpoint import Best, Checkpoint
-from lddgan.runtime.device import autocast
 from lddgan.runtime.ema import Ema
 from lddgan.runtime.parallel import world
-from lddgan.runtime.progress import Progress, Silent, Timer, interruptible, require_finite
+from lddgan.runtime.progress import Progress, Silent, Timer, interruptible, report_due, require_finite
 from lddgan.runtime.seeds import BatchOrder, image_draws, mix, step_generator
 
 EVALUATION_IMAGES = 1000
@@ -68,20 +66,12 @@ def train_gan(
     everyone = world()
     shares = group_shares(settings.batch, everyone.size * settings.accumulate)
     shares = shares[everyone.rank * settings.accumulate :][: settings.accumulate]
-    schedule = Schedule(**dataclasses.asdict(config.diffusion)).to(device)
-    torch.manual_seed(mix(config.seed, "stage2", "discriminator"))
-    discriminator = Discriminator(channels=shape[0], **dataclasses.asdict(config.discriminator))
-    generator.to(device).to(memory_format=torch.channels_last).train()
-    discriminator.to(device).to(memory_format=torch.channels_last).train()
-    optimizer_g = torch.optim.Adam(generator.parameters(), settings.learning_rate_generator, (0.5, 0.9), fused=True)
-    optimizer_d = torch.optim.Adam(
-        discriminator.parameters(), settings.learning_rate_discriminator, (0.5, 0.9), fused=True
-    )  # fmt: skip
+    players = Players.of(config, generator, device)
     ema, best = Ema(generator, settings.ema_decay), Best()
     checkpoint = Checkpoint(
         folder / "checkpoints" / "stage2.pt", {**identity(config), "the data": data.hash}, defaults(),
-        generator=generator, discriminator=discriminator,
-        optimizer_g=optimizer_g, optimizer_d=optimizer_d, ema=ema, best=best,
+        generator=generator, discriminator=players.discriminator,
+        optimizer_g=players.optimizer_g, optimizer_d=players.optimizer_d, ema=ema, best=best,
     )  # fmt: skip
 
     order = BatchOrder(len(data), settings.batch, mix(config.seed, "stage2"))
@@ -95,9 +85,6 @@ def train_gan(
     progress = Progress(folder, "stage2", start, total, settings.batch) if everyone.first else Silent()
     save_timer = Timer(config.checkpoint_seconds)
 
-    def precision() -> contextlib.AbstractContextManager:
-        return autocast(device, settings.precision)
-
     def guard(step: int) -> Callable[[dict[str, float]], None]:
         return lambda values: require_finite(step, values, checkpoint.path)
 
@@ -108,9 +95,9 @@ def train_gan(
         parts = [torch.empty(0, *shape, device=device)]
         for first in range(own.start, own.stop, 100):
             indices = range(first, min(first + 100, own.stop))
-            noise = image_draws(seed, indices, shape, latent_dim, schedule.num_steps, device)
-            with precision():
-                parts.append(sample(ema.model, schedule, *noise))
+            noise = image_draws(seed, indices, shape, latent_dim, players.schedule.num_steps, device)
+            with players.precision():
+                parts.append(sample(ema.model, players.schedule, *noise))
         return everyone.gathered(torch.cat(parts), count)
 
     with contextlib.closing(progress), interruptible() as interruption:
@@ -118,11 +105,7 @@ def train_gan(
             random = step_generator(config.seed, "stage2", step)
             done_share = order.epoch(step) / settings.epochs if isinstance(settings.epochs, int) else step / total
             if settings.cosine_decay:
-                for optimizer, rate in (
-                    (optimizer_g, settings.learning_rate_generator), (optimizer_d, settings.learning_rate_discriminator)
-                ):  # fmt: skip
-                    decay = (1 + math.cos(math.pi * done_share)) / 2
-                    optimizer.param_groups[0]["lr"] = 1e-5 + (rate - 1e-5) * decay
+                players.decay((1 + math.cos(math.pi * done_share)) / 2)
             weight = {
                 "adversarial": 0.0,
                 "reconstruction": 1.0,
@@ -130,24 +113,14 @@ def train_gan(
             }[settings.objective]
             x_0 = normalise(data.batch(order.indices(step), random))
             penalised = step % settings.r1_every == 0 and settings.r1_gamma > 0
-
-            pair = draw_pair(schedule, x_0, latent_dim, random, views=(2 + penalised) * settings.augment)
-            values = discriminator_phase(
-                generator, discriminator, optimizer_d, schedule, pair.parts(shares), precision,
-                r1_gamma=settings.r1_gamma if penalised else 0.0, guard=guard(step),
-            )  # fmt: skip
-            pair = draw_pair(schedule, x_0, latent_dim, random, two=settings.spread > 0, views=int(settings.augment))
-            values |= generator_phase(
-                generator, discriminator, optimizer_g, schedule, pair.parts(shares), precision,
-                reconstruction_weight=weight, guard=guard(step), spread=settings.spread,
-            )  # fmt: skip
+            values = players.step(x_0, random, guard(step), weight=weight, penalised=penalised, shares=shares)
             ema.update(generator)
 
             row = progress.add(step, values)
             for warning in health.of_row(row) if row else ():
                 progress.say(f"stage 2, step {step + 1}: {warning}")
             done = step + 1
-            if done % settings.report_every == 0 or done == total:
+            if report_due(done, settings.report_every, total):
                 shown = draw_x_0(config.seed, reporting.grid_images)
                 if everyone.first:
                     reporting.show(shown, done)

@@ -18,12 +18,16 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, in float32 on maps of at most 4x4 where autocast to bfloat16 is on and the device is a CPU.
+    """`nn.Conv2d`, around what oneDNN is slow at on a CPU.
 
-    There oneDNN has no bfloat16 kernel for the gradient of many weights, and takes up to a second for one.
+    Of a 3x3 kernel with padding on a map of a single pixel only the middle is used. Where autocast to bfloat16 is on,
+    maps of at most 4x4 stay in float32: there is no bfloat16 kernel for the gradient of many weights, and one may take
+    up to a second.
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.shape[2:] == (1, 1) and self.kernel_size == (3, 3) and self.padding == (1, 1):
+            return F.linear(input[:, :, 0, 0], self.weight[:, :, 1, 1], self.bias)[:, :, None, None]
         small = input.shape[2] * input.shape[3] <= (5 * self.stride[0]) ** 2
         if small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
@@ -68,6 +72,28 @@ def sinusoid(t: Tensor, dim: int) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+def group_norm(x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """`F.group_norm`, on a CPU by way of contiguous memory where channels come last and a group has fewer than 8.
+
+    Its kernel for channels-last goes over the channels of a group, few at a time; copying there and back is faster.
+    """
+    few = x.shape[1] < 8 * groups and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if few and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        x = F.group_norm(x.contiguous(), groups, weight, bias, GROUP_NORM_EPS)
+        return x.contiguous(memory_format=torch.channels_last)
+    return F.group_norm(x, groups, weight, bias, GROUP_NORM_EPS)
+
+
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` by `group_norm`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(num_groups(channels), channels, eps=GROUP_NORM_EPS)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return group_norm(input, self.num_groups, self.weight, self.bias)
+
+
 class AdaptiveGroupNorm(nn.Module):
     """Group norm whose scale and shift are linear in the style (Denoising Diffusion GANs, appendix C)."""
 
@@ -79,7 +105,7 @@ class AdaptiveGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1] each
-        return torch.addcmul(shift, scale, F.group_norm(x, self.groups, eps=GROUP_NORM_EPS))
+        return torch.addcmul(shift, scale, group_norm(x, self.groups))
 
 
 class ResidualBlock(nn.Module):
@@ -125,7 +151,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(num_groups(channels), channels, eps=GROUP_NORM_EPS)
+        self.norm = GroupNorm(channels)
         self.query = scaled_init(nn.Linear(channels, channels))
         self.key = scaled_init(nn.Linear(channels, channels))
         self.value = scaled_init(nn.Linear(channels, channels))

@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lddgan.networks.layers import (
-    GROUP_NORM_EPS,
     SQRT_2,
     Attention,
+    GroupNorm,
     Mapping,
     ResidualBlock,
     conv3x3,
     near_zero_init,
-    num_groups,
     scaled_init,
     sinusoid,
 )
@@ -172,7 +171,7 @@ class NCSNpp(nn.Module):
             up = make_up(current, widths[level - 1], **common) if level else None
             self.up_levels.append(UpLevel(blocks, attention, up))
 
-        self.norm_out = nn.GroupNorm(num_groups(current), current, eps=GROUP_NORM_EPS)
+        self.norm_out = GroupNorm(current)
         self.conv_out = near_zero_init(conv3x3(current, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:

@@ -151,6 +151,11 @@ def require_finite(step: int, values: dict[str, float], checkpoint: Path) -> Non
         )
 
 
+def report_due(done: int, every: int, total: int) -> bool:
+    """Whether a report comes after `done` of `total` steps: each `every`, but none soon before that at the end."""
+    return done == total or (done % every == 0 and 2 * (total - done) >= every)
+
+
 class Timer:
     """True at most once in every `seconds`."""
 
