@@ -23,7 +23,7 @@ from samples import exit_code
 from sampling import pipeline
 
 from lddgan.models import is_ours
-from lddgan.pipeline import Pipeline
+from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.recipes import RECIPES
 from lddgan.runtime.device import describe, resolve_device
 
@@ -35,11 +35,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", default="cifar10")
     parser.add_argument("--cold", default="demo", help="the model of the cold start")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engine", default="torch", choices=ENGINES, help="of the first image, not of the cold start")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
     made = args.model in RECIPES and not is_ours(args.model)
     pipe = pipeline(args.model, device) if made else Pipeline.from_pretrained(args.model, device.type)
+    pipe.engine = args.engine
     very_first = timed(lambda: pipe.draw([0]), device)
     times = sorted(timed(lambda i=i: pipe.draw([i]), device) for i in range(TRIALS))
     low, median, high = statistics.quantiles(times, n=4)
@@ -54,10 +56,10 @@ def run(argv: Sequence[str] | None = None) -> int:
             )  # fmt: skip
             cold.append(time.perf_counter() - started)
     spread = f"({low * 1e3:.1f} to {high * 1e3:.1f}), the very first {very_first * 1e3:.1f} ms"
-    print(f"{args.model}, {pipe.decoder} decoder: first image {median * 1e3:.1f} ms {spread}")
+    print(f"{args.model}, {pipe.decoder} decoder, engine {pipe.engine}: first image {median * 1e3:.1f} ms {spread}")
     print(f"lddgan sample {args.cold} -n 16, from nothing: {statistics.median(cold):.2f} s")
     result = {
-        "model": args.model, "hardware": describe(device), "torch": torch.__version__,
+        "model": args.model, "engine": args.engine, "hardware": describe(device), "torch": torch.__version__,
         "first_image_ms": round(median * 1e3, 2), "very_first_ms": round(very_first * 1e3, 2),
         "cold_seconds": round(statistics.median(cold), 3),
         "spread": {"first_image_ms": [round(low * 1e3, 2), round(high * 1e3, 2)]},
