@@ -104,6 +104,20 @@ def test_a_compiled_program_draws_the_same_and_pads_the_rest_of_a_set(compiled):
     assert folder.name.endswith("-4") and sorted(file.name for file in folder.iterdir()) == ["decode.pt2", "step.pt2"]
 
 
+def test_a_program_that_nobody_can_load_is_not_kept(tmp_path, monkeypatch):
+    pipe = smallest_pipe()
+    monkeypatch.setattr(module, "has_compiler", lambda: True)
+    monkeypatch.setattr(torch.export, "export", lambda module, given: None)
+    monkeypatch.setattr(
+        torch._inductor, "aoti_compile_and_package", lambda _, package_path, **__: open(package_path, "wb").close()
+    )
+    monkeypatch.setattr(module, "LOADING", "import os; os.abort()")
+    pipe.engine = "compiled"
+    with pytest.raises(UserError, match="could not compile .*ends a program with code -6.*: take engine torch"):
+        pipe(4)
+    assert not list((tmp_path / "engines").glob("*-4"))
+
+
 def test_it_is_taken_again_without_being_asked_for_and_never_for_other_weights(compiled, monkeypatch):
     cache, pipe, expected, _ = compiled
     monkeypatch.setenv("LDDGAN_CACHE", str(cache))

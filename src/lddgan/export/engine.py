@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -114,6 +115,8 @@ def _reason(error: Exception) -> str:
 
 
 PROGRAMS = ("step.pt2", "decode.pt2")
+LOADING = "import sys, torch\nfor path in sys.argv[1:]: torch._inductor.aoti_load_package(path)"
+"""What another process does first: torch 2.11 for CUDA dies of it where it sees no GPU, and nothing catches that."""
 
 
 class _Step(nn.Module):
@@ -153,6 +156,10 @@ def _compile(sampler: WholeSampler, batch: int, folder: Path) -> None:
             torch._inductor.aoti_compile_and_package(
                 program, package_path=f"{temporary}/{name}", inductor_configs={"freezing": True}
             )
+        loader = subprocess.run([sys.executable, "-c", LOADING, *(f"{temporary}/{name}" for name in PROGRAMS)],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        if loader.returncode:
+            raise RuntimeError(f"loading what it has compiled ends a program with code {loader.returncode}")
         Path(temporary).rename(folder)
         Path(temporary).mkdir()  # the context removes it
 
