@@ -230,6 +230,9 @@ class Stage2Config:
     spread: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How much of the reconstruction loss's pull to the median is taken off; 1 leaves a proper score of a distribution
     (`lddgan.gan.objective.spread_loss`)."""
+    reuse: bool = False
+    """The generator's phase takes the samples of the discriminator's, and compares with the prediction that this has
+    seen: a third of a step with a `spread` is saved. For a discriminator that sees little; a strong one knows them."""
     augment: bool = False
     """Show the discriminator all samples shifted and with a hole (`lddgan.gan.augment`): it would know a set of a few
     thousand images by heart."""

@@ -131,6 +131,26 @@ def test_generator_phase_beside_a_prediction_with_another_z(spread):
     assert values["loss/reconstruction"] == pytest.approx((error - spread * distance).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_generator_phase_with_a_second_draw_of_z(spread):
+    generator, discriminator, common = setting()
+    (pair,), schedule = common["parts"], common["schedule"]
+    other_z = 2 * pair.z + 1
+    first, second = (generator(pair.x_next, pair.t, z) for z in (pair.z, other_z))
+    fake = schedule.posterior_sample(first, pair.x_next, pair.t, pair.noise)
+    adversarial = F.softplus(-discriminator(fake, pair.t, pair.x_next)).mean()
+    error = ((first - pair.x_0).abs().mean() + (second - pair.x_0).abs().mean()) / 2
+    distance = (first - second).abs().mean() / 2
+    gradient = torch.autograd.grad(adversarial + 0.7 * (error - spread * distance), generator.scale)[0]
+
+    optimizer = torch.optim.SGD(generator.parameters(), 0.1)
+    common["parts"] = [dataclasses.replace(pair, other_z=other_z)]
+    values = generator_phase(generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, **common)
+    torch.testing.assert_close(generator.scale.detach(), 0.7 - 0.1 * gradient)
+    assert values["loss/spread"] == pytest.approx(distance.item(), rel=1e-5) and distance > 0
+    assert values["loss/reconstruction"] == pytest.approx((error - spread * distance).item(), rel=1e-5)
+
+
 def test_the_gradient_beside_another_prediction_is_that_through_both_on_average():
     """What `others` leaves out is, by symmetry, what counting the first twice puts in."""
     generator, _, common = setting()
@@ -183,8 +203,9 @@ def test_logits_come_back_from_losses_even_of_a_very_sure_discriminator():
     assert _inverse_softplus(F.softplus(torch.tensor(-300.0))).item() == -104  # finite: a sure D must not stop a run
 
 
+@pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_is_the_same_step(parts):
+def test_a_batch_in_parts_is_the_same_step(parts, reuse):
     """Minibatch statistics, the penalty, a second z and an augmented discriminator included."""
     config = spaced_config("pixels", "digits")
     config = dataclasses.replace(config, generator=dataclasses.replace(config.generator, dropout=0.0))
@@ -204,9 +225,11 @@ def test_a_batch_in_parts_is_the_same_step(parts):
         predicted = predict(generator, shares, contextlib.nullcontext)
         values = discriminator_phase(discriminator, no_step, predicted=predicted, r1_gamma=0.4, **common)
         gradients["d"] = torch.cat([w.grad.flatten() for w in discriminator.parameters()])
-        common["parts"] = pair.with_other_z(random, 1).parts(group_shares(16, number))
+        again = pair.with_other_z(random, 1)
+        again = again if reuse else dataclasses.replace(again, other_z=torch.randn(again.z.shape, generator=random))
+        common["parts"], others = again.parts(group_shares(16, number)), predicted if reuse else ()
         values |= generator_phase(
-            generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, others=predicted, **common
+            generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, others=others, **common
         )
         gradients["g"] = torch.cat([w.grad.flatten() for w in generator.parameters()])
         results.append((values, gradients))

@@ -75,8 +75,8 @@ class Players:
     ) -> dict[str, float]:
         """One optimiser step of the discriminator, then one of the generator; what both phases say.
 
-        With `spread` the generator's phase compares its prediction with the one that the discriminator has seen, for
-        the same samples. Where there is none, it draws samples of its own, as published.
+        Each phase draws samples of its own, as published; with `reuse` the generator's phase takes those of the
+        discriminator's, and for the spread the prediction that it has seen.
 
         Args:
             x_0: `[B, C, H, W]`, the whole batch.
@@ -94,11 +94,12 @@ class Players:
             self.discriminator, self.optimizer_d, schedule, parts, predicted, self.precision,
             r1_gamma=settings.r1_gamma if penalised else 0.0, guard=guard,
         )  # fmt: skip
-        views = int(settings.augment)
-        again = pair.with_other_z(random, views) if settings.spread else draw_pair(
-            schedule, x_0, self.latent_dim, random, views
-        )  # fmt: skip
+        views, others = int(settings.augment), predicted if settings.reuse else ()
+        if settings.reuse:
+            pair = pair.with_other_z(random, views)
+        else:
+            pair = draw_pair(schedule, x_0, self.latent_dim, random, views, two=settings.spread > 0)
         return values | generator_phase(
-            self.generator, self.discriminator, self.optimizer_g, schedule, again.parts(shares), self.precision,
-            reconstruction_weight=weight, guard=guard, spread=settings.spread, others=predicted,
+            self.generator, self.discriminator, self.optimizer_g, schedule, pair.parts(shares), self.precision,
+            reconstruction_weight=weight, guard=guard, spread=settings.spread, others=others,
         )  # fmt: skip

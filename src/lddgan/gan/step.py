@@ -32,6 +32,8 @@ class Pair:
     z: Tensor
     noise: Tensor
     """Of the posterior."""
+    other_z: Tensor | None = None
+    """A second draw of z, where the objective compares two."""
     views: Sequence[View] = ()
     """How an augmented discriminator sees the batch: one for each time that it looks."""
 
@@ -52,17 +54,22 @@ class Pair:
         return dataclasses.replace(self, z=z, noise=noise, views=_draw_views(self.x_0, views, random))
 
 
-def draw_pair(schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator, views: int = 0) -> Pair:
-    """A fresh t, pair, z, posterior noise and `views` of an augmented discriminator for `x_0` `[B, C, H, W]`.
+def draw_pair(
+    schedule: Schedule, x_0: Tensor, latent_dim: int, random: torch.Generator, views: int = 0, *, two: bool = False
+) -> Pair:
+    """A fresh t, pair, z and posterior noise for `x_0` `[B, C, H, W]`, drawn on the CPU.
 
-    They are drawn on the CPU.
+    Args:
+        views: of an augmented discriminator.
+        two: draw a second z too.
     """
     device = x_0.device
     t = torch.randint(schedule.num_steps, (len(x_0),), generator=random).to(device)
     noise, noise_next, noise_posterior = torch.randn(3, *x_0.shape, generator=random).to(device).unbind()
     z = torch.randn(len(x_0), latent_dim, generator=random).to(device)
+    other_z = torch.randn(len(x_0), latent_dim, generator=random).to(device) if two else None
     x_t, x_next = schedule.pair(x_0, t, noise, noise_next)
-    return Pair(x_0, t, x_t, x_next, z, noise_posterior, _draw_views(x_0, views, random))
+    return Pair(x_0, t, x_t, x_next, z, noise_posterior, other_z, _draw_views(x_0, views, random))
 
 
 def _draw_views(x_0: Tensor, count: int, random: torch.Generator) -> list[View]:
@@ -132,14 +139,15 @@ def generator_phase(
     """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7.
 
     Args:
-        spread: this times `spread_loss` is taken off Eq. 7.
-        others: for that, what the same generator predicts for each of `parts` with another z (`predict`); they take no
-            gradient, but by symmetry half of the expected one is theirs, so that of the first counts twice.
+        spread: this times `spread_loss` is taken off Eq. 7. The second prediction of the same samples is drawn with the
+            `other_z` of each of `parts`, and Eq. 7 averaged over both.
+        others: or it is given for each of `parts` (`predict`, by the same weights). These take no gradient, but by
+            symmetry half of the expected one is theirs, so that of the first counts twice.
     """
     discriminator.requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
     rows = []
-    for pair, other in zip(parts, others if spread else [None] * len(parts), strict=True):
+    for pair, other in zip(parts, others or [None] * len(parts), strict=True):
         seen = Augmented(discriminator, pair.views) if pair.views else discriminator
         t, x_next, values = pair.t, pair.x_next, {}
         with precision():
@@ -152,6 +160,13 @@ def generator_phase(
             distance = spread_loss(x_0_fake, other).mean()
             values["loss/spread"] = distance.item()
             loss_reconstruction, score = loss_reconstruction - 2 * spread * distance, score - spread * distance
+        elif pair.other_z is not None:
+            with precision():
+                other = generator(x_next, t, pair.other_z).float()
+            distance = spread_loss(x_0_fake, other).mean()
+            values["loss/spread"] = distance.item()
+            both = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
+            loss_reconstruction = score = both - spread * distance
         ((loss_adversarial + reconstruction_weight * loss_reconstruction) / len(parts)).backward()
         rows.append(
             values
