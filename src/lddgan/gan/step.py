@@ -155,18 +155,17 @@ def generator_phase(
         x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
         with precision():
             loss_adversarial = generator_loss(seen, x_t_fake, x_next, t).mean()
-        loss_reconstruction = score = reconstruction_loss(x_0_fake, pair.x_0).mean()
+        loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
+        if other is None and pair.other_z is not None:
+            with precision():
+                other = generator(x_next, t, pair.other_z).float()
+            loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
+        score = loss_reconstruction
         if other is not None:
             distance = spread_loss(x_0_fake, other).mean()
             values["loss/spread"] = distance.item()
-            loss_reconstruction, score = loss_reconstruction - 2 * spread * distance, score - spread * distance
-        elif pair.other_z is not None:
-            with precision():
-                other = generator(x_next, t, pair.other_z).float()
-            distance = spread_loss(x_0_fake, other).mean()
-            values["loss/spread"] = distance.item()
-            both = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
-            loss_reconstruction = score = both - spread * distance
+            score = loss_reconstruction - spread * distance
+            loss_reconstruction = score if other.requires_grad else score - spread * distance
         ((loss_adversarial + reconstruction_weight * loss_reconstruction) / len(parts)).backward()
         rows.append(
             values
