@@ -11,6 +11,7 @@ from torch import Tensor
 from lddgan.data.sources import cache_folder
 from lddgan.drawing import WholeSampler
 from lddgan.errors import UserError
+from lddgan.runtime.graphs import Recording
 from lddgan.runtime.parallel import world
 
 ENGINES = ("auto", "torch", "compiled", "onnx")
@@ -55,9 +56,7 @@ class Drawer:
                     self._compile(size)
         if size not in self.compiled:
             return self._any_size(noise, z)
-        if size > count:
-            noise, z = (torch.cat([part, part[:1].expand(size - count, *part.shape[1:])]) for part in (noise, z))
-        return self.compiled[size](noise, z)[:count]
+        return self.compiled[size](_padded(noise, size), _padded(z, size))[:count]
 
     @torch.inference_mode()
     def compile_where_it_pays(self, batch: int, seconds_left: float) -> None:
@@ -111,7 +110,7 @@ class GraphedSampler:
     def __init__(self, sampler: WholeSampler) -> None:
         self.sampler = sampler
         self._seen: set[int] = set()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+        self._graphs: dict[int, Recording] = {}
         self._pool = torch.cuda.graph_pool_handle()  # one for all, as what a graph gives is copied at once
 
     @torch.inference_mode()
@@ -123,28 +122,18 @@ class GraphedSampler:
             self._seen.add(count)
             size = min((size for size in self._graphs if count <= size <= 16 * count), default=0)
         elif count not in self._graphs:
+            if len(self._graphs) == GRAPHS:
+                self._graphs.pop(next(iter(self._graphs)))
             try:
-                self._record(noise, z)
+                self._graphs[count] = Recording(self.sampler, (noise, z), self._pool)
             except RuntimeError:  # out of memory, say: without graphs there is more
                 self._graphs.clear()
                 torch.cuda.empty_cache()
         if size not in self._graphs:
             return self.sampler(noise, z)
-        graph, noise_in, z_in, images = self._graphs[size]
-        noise_in[:count], z_in[:count] = noise, z
-        graph.replay()
-        return images[:count].clone()
+        return self._graphs[size](_padded(noise, size), _padded(z, size))[:count].clone()
 
-    def _record(self, noise: Tensor, z: Tensor) -> None:
-        if len(self._graphs) == GRAPHS:
-            self._graphs.pop(next(iter(self._graphs)))
-        noise, z = noise.clone(), z.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # whatever is set up at a first call may not be recorded
-            self.sampler(noise, z)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            images = self.sampler(noise, z)
-        self._graphs[len(noise)] = (graph, noise, z, images)
+
+def _padded(part: Tensor, size: int) -> Tensor:
+    """`part` `[B, ...]` with its first row again and again after it, `[size, ...]`."""
+    return torch.cat([part, part[:1].expand(size - len(part), *part.shape[1:])]) if size > len(part) else part

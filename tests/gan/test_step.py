@@ -144,7 +144,7 @@ def test_generator_phase_with_a_second_draw_of_z(spread):
     gradient = torch.autograd.grad(adversarial + 0.7 * (error - spread * distance), generator.scale)[0]
 
     optimizer = torch.optim.SGD(generator.parameters(), 0.1)
-    common["parts"] = [dataclasses.replace(pair, other_z=other_z)]
+    common["parts"] = [pair._replace(other_z=other_z)]
     values = generator_phase(generator, discriminator, optimizer, reconstruction_weight=0.7, spread=spread, **common)
     torch.testing.assert_close(generator.scale.detach(), 0.7 - 0.1 * gradient)
     assert values["loss/spread"] == pytest.approx(distance.item(), rel=1e-5) and distance > 0
@@ -226,7 +226,7 @@ def test_a_batch_in_parts_is_the_same_step(parts, reuse):
         values = discriminator_phase(discriminator, no_step, predicted=predicted, r1_gamma=0.4, **common)
         gradients["d"] = torch.cat([w.grad.flatten() for w in discriminator.parameters()])
         again = pair.with_other_z(random, 1)
-        again = again if reuse else dataclasses.replace(again, other_z=torch.randn(again.z.shape, generator=random))
+        again = again if reuse else again._replace(other_z=torch.randn(again.z.shape, generator=random))
         common["parts"], others = again.parts(group_shares(16, number)), predicted if reuse else ()
         values |= generator_phase(
             generator, discriminator, no_step, reconstruction_weight=0.7, spread=0.5, others=others, **common

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from lddgan.config import Config, Stage2Config
 from lddgan.diffusion.schedule import Schedule
-from lddgan.gan.step import Guard, discriminator_phase, draw_pair, generator_phase, predict
+from lddgan.gan.step import Guard, Run, directly, discriminator_phase, draw_pair, generator_phase, predict
 from lddgan.networks.discriminator import Discriminator
 from lddgan.runtime.device import autocast
+from lddgan.runtime.graphs import Graphs
 from lddgan.runtime.seeds import mix
 
 BETAS = (0.5, 0.9)
@@ -31,6 +32,8 @@ class Players:
     settings: Stage2Config
     latent_dim: int
     device: torch.device
+    run: Run
+    """What calls the work on the device."""
 
     @classmethod
     def of(cls, config: Config, generator: nn.Module, device: torch.device) -> Players:
@@ -49,6 +52,7 @@ class Players:
             settings,
             config.generator.latent_dim,
             device,
+            directly if settings.augment else Graphs(device),  # views are drawn and used on the CPU
         )
 
     def precision(self) -> contextlib.AbstractContextManager:
@@ -89,10 +93,10 @@ class Players:
         shares = [torch.arange(len(x_0))] if shares is None else shares
         pair = draw_pair(schedule, x_0, self.latent_dim, random, (2 + penalised) * settings.augment)
         parts = pair.parts(shares)
-        predicted = predict(self.generator, parts, self.precision)
+        predicted = self.run("predict", lambda parts: predict(self.generator, parts, self.precision), parts)
         values = discriminator_phase(
             self.discriminator, self.optimizer_d, schedule, parts, predicted, self.precision,
-            r1_gamma=settings.r1_gamma if penalised else 0.0, guard=guard,
+            r1_gamma=settings.r1_gamma if penalised else 0.0, guard=guard, run=self.run,
         )  # fmt: skip
         views, others = int(settings.augment), predicted if settings.reuse else ()
         if settings.reuse:
@@ -101,5 +105,5 @@ class Players:
             pair = draw_pair(schedule, x_0, self.latent_dim, random, views, two=settings.spread > 0)
         return values | generator_phase(
             self.generator, self.discriminator, self.optimizer_g, schedule, pair.parts(shares), self.precision,
-            reconstruction_weight=weight, guard=guard, spread=settings.spread, others=others,
+            reconstruction_weight=weight, guard=guard, spread=settings.spread, others=others, run=self.run,
         )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,16 @@ Precision = Callable[[], AbstractContextManager]
 """Gives the autocast context; each phase enters its own, because autocast caches cast weights."""
 Guard = Callable[[dict[str, float]], None]
 """Looks at losses and gradient norms before the weights take them."""
+Run = Callable[..., Any]
+"""`run(name, work, *given)` gives what `work(*given)` gives, if not the way Python goes there: see `Graphs`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+def directly(name: Hashable, work: Callable[..., Any], *given: Any) -> Any:
+    """The plainest `Run`."""
+    return work(*given)
+
+
+class Pair(NamedTuple):
     """A training pair and the draws around it: all that one phase needs."""
 
     x_0: Tensor
@@ -41,17 +47,15 @@ class Pair:
         """The same pair cut into batches of the rows `shares`."""
 
         def cut(rows: Tensor) -> Pair:
-            own = {f.name: value[rows] for f in dataclasses.fields(self)
-                   if isinstance(value := getattr(self, f.name), Tensor)}  # fmt: skip
-            views = [(shift[:, rows], corner[:, rows]) for shift, corner in self.views]
-            return dataclasses.replace(self, **own, views=views)
+            own = {name: value[rows] for name, value in self._asdict().items() if isinstance(value, Tensor)}
+            return self._replace(**own, views=[(shift[:, rows], corner[:, rows]) for shift, corner in self.views])
 
         return [self] if len(shares) == 1 and len(shares[0]) == len(self.x_0) else [cut(rows) for rows in shares]
 
     def with_other_z(self, random: torch.Generator, views: int = 0) -> Pair:
         """The same samples at the same times, with a fresh z, posterior noise and `views`, drawn on the CPU."""
         z, noise = (torch.randn(part.shape, generator=random).to(part.device) for part in (self.z, self.noise))
-        return dataclasses.replace(self, z=z, noise=noise, views=_draw_views(self.x_0, views, random))
+        return self._replace(z=z, noise=noise, views=_draw_views(self.x_0, views, random))
 
 
 def draw_pair(
@@ -93,34 +97,40 @@ def discriminator_phase(
     *,
     r1_gamma: float,
     guard: Guard,
+    run: Run = directly,
 ) -> dict[str, float]:
     """Eq. 5, plus `r1_gamma / 2` times the R1 penalty (in float32) where `r1_gamma` is not 0.
 
     Args:
         parts: of this process, equal in size (`Pair.parts`); they are worked through one after another.
         predicted: the generator's x_0 for each of them (`predict`).
+        run: what calls everything up to the gradients.
     """
-    optimizer.zero_grad(set_to_none=True)
-    rows = []
-    for pair, x_0_fake in zip(parts, predicted, strict=True):
-        seen = Augmented(discriminator, pair.views) if pair.views else discriminator
-        t, x_next = pair.t, pair.x_next
-        x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
-        with precision():
-            loss_real, loss_fake = discriminator_loss(seen, pair.x_t, x_t_fake, x_next, t)
-        loss = loss_real.mean() + loss_fake.mean()
-        values = {
-            "loss/discriminator": loss.item(),
-            "logits/real": -_inverse_softplus(loss_real).mean().item(),
-            "logits/fake": _inverse_softplus(loss_fake).mean().item(),
-        }
-        if r1_gamma:
-            penalty = r1_penalty(seen, pair.x_t, t, x_next).mean()
-            loss = loss + r1_gamma / 2 * penalty
-            values["r1"] = penalty.item()
-        (loss / len(parts)).backward()
-        rows.append(values)
-    return _take_step("discriminator", discriminator, optimizer, rows, guard)
+
+    def gradients(parts: Sequence[Pair], predicted: Sequence[Tensor]) -> dict[str, Tensor]:
+        _clear_gradients(discriminator)
+        rows = []
+        for pair, x_0_fake in zip(parts, predicted, strict=True):
+            seen = Augmented(discriminator, pair.views) if pair.views else discriminator
+            t, x_next = pair.t, pair.x_next
+            x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
+            with precision():
+                loss_real, loss_fake = discriminator_loss(seen, pair.x_t, x_t_fake, x_next, t)
+            loss = loss_real.mean() + loss_fake.mean()
+            values = {
+                "loss/discriminator": loss,
+                "logits/real": -_inverse_softplus(loss_real).mean(),
+                "logits/fake": _inverse_softplus(loss_fake).mean(),
+            }
+            if r1_gamma:
+                values["r1"] = r1_penalty(seen, pair.x_t, t, x_next).mean()
+                loss = loss + r1_gamma / 2 * values["r1"]
+            (loss / len(parts)).backward()
+            rows.append(values)
+        return _means(rows)
+
+    values = run(("discriminator", bool(r1_gamma)), gradients, parts, predicted)
+    return _take_step("discriminator", discriminator, optimizer, values, guard)
 
 
 def generator_phase(
@@ -135,6 +145,7 @@ def generator_phase(
     guard: Guard,
     spread: float = 0.0,
     others: Sequence[Tensor] = (),
+    run: Run = directly,
 ) -> dict[str, float]:
     """Eq. 8: the adversarial loss plus `reconstruction_weight` (lambda) times Eq. 7.
 
@@ -143,51 +154,63 @@ def generator_phase(
             `other_z` of each of `parts`, and Eq. 7 averaged over both.
         others: or it is given for each of `parts` (`predict`, by the same weights). These take no gradient, but by
             symmetry half of the expected one is theirs, so that of the first counts twice.
+        run: what calls everything up to the gradients.
     """
-    discriminator.requires_grad_(False)
-    optimizer.zero_grad(set_to_none=True)
-    rows = []
-    for pair, other in zip(parts, others or [None] * len(parts), strict=True):
-        seen = Augmented(discriminator, pair.views) if pair.views else discriminator
-        t, x_next, values = pair.t, pair.x_next, {}
-        with precision():
-            x_0_fake = generator(x_next, t, pair.z).float()
-        x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
-        with precision():
-            loss_adversarial = generator_loss(seen, x_t_fake, x_next, t).mean()
-        loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
-        if other is None and pair.other_z is not None:
+
+    def gradients(parts: Sequence[Pair], others: Sequence[Tensor], weight: Tensor) -> dict[str, Tensor]:
+        _clear_gradients(generator)
+        rows = []
+        for pair, other in zip(parts, others or [None] * len(parts), strict=True):
+            seen = Augmented(discriminator, pair.views) if pair.views else discriminator
+            t, x_next, values = pair.t, pair.x_next, {}
             with precision():
-                other = generator(x_next, t, pair.other_z).float()
-            loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
-        score = loss_reconstruction
-        if other is not None:
-            distance = spread_loss(x_0_fake, other).mean()
-            values["loss/spread"] = distance.item()
-            score = loss_reconstruction - spread * distance
-            loss_reconstruction = score if other.requires_grad else score - spread * distance
-        ((loss_adversarial + reconstruction_weight * loss_reconstruction) / len(parts)).backward()
-        rows.append(
-            values
-            | {"loss/generator": loss_adversarial.item(), "loss/reconstruction": score.item(),
-               "lambda": reconstruction_weight}
-        )  # fmt: skip
+                x_0_fake = generator(x_next, t, pair.z).float()
+            x_t_fake = schedule.posterior_sample(x_0_fake, x_next, t, pair.noise)
+            with precision():
+                loss_adversarial = generator_loss(seen, x_t_fake, x_next, t).mean()
+            loss_reconstruction = reconstruction_loss(x_0_fake, pair.x_0).mean()
+            if other is None and pair.other_z is not None:
+                with precision():
+                    other = generator(x_next, t, pair.other_z).float()
+                loss_reconstruction = (loss_reconstruction + reconstruction_loss(other, pair.x_0).mean()) / 2
+            score = loss_reconstruction
+            if other is not None:
+                values["loss/spread"] = distance = spread_loss(x_0_fake, other).mean()
+                score = loss_reconstruction - spread * distance
+                loss_reconstruction = score if other.requires_grad else score - spread * distance
+            ((loss_adversarial + weight * loss_reconstruction) / len(parts)).backward()
+            rows.append(values | {"loss/generator": loss_adversarial, "loss/reconstruction": score})
+        return _means(rows)
+
+    discriminator.requires_grad_(False)
+    weight = parts[0].x_0.new_full((), reconstruction_weight)
+    values = run("generator", gradients, parts, others, weight)
     discriminator.requires_grad_(True)
-    return _take_step("generator", generator, optimizer, rows, guard)
+    return _take_step("generator", generator, optimizer, values, guard) | {"lambda": reconstruction_weight}
+
+
+def _clear_gradients(network: nn.Module) -> None:
+    """On a GPU in place: work that is recorded adds to them where they lie."""
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    network.zero_grad(set_to_none=not on_gpu)
+
+
+def _means(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([row[name].detach() for row in rows]).mean() for name in rows[0]}
 
 
 def _take_step(
-    name: str, network: nn.Module, optimizer: torch.optim.Optimizer, rows: list[dict[str, float]], guard: Guard
+    name: str, network: nn.Module, optimizer: torch.optim.Optimizer, values: dict[str, Tensor], guard: Guard
 ) -> dict[str, float]:
-    """The optimiser's step with the gradient over all parts and processes; the means of what they say."""
+    """The optimiser's step with the gradient over all processes; the means of what they say."""
     everyone = world()
     # The values first: their message fails where a process is gone, before one over the GPUs' own network is begun.
-    values = everyone.mean({key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})
+    means = everyone.mean(dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True)))
     everyone.mean_gradients(network)
-    values[f"grad_norm/{name}"] = gradient_norm(network)
-    guard(values)
+    means[f"grad_norm/{name}"] = gradient_norm(network)
+    guard(means)
     optimizer.step()
-    return values
+    return means
 
 
 def _inverse_softplus(loss: Tensor) -> Tensor:
