@@ -41,11 +41,11 @@ class Recording:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = work(*held)
-        self._held = tree_leaves(held)
+        self._held = _tensors(held)
 
     def __call__(self, *given: Any) -> Any:
         """What `work` gives for these, in the pool's memory."""
-        for held, tensor in zip(self._held, tree_leaves(given), strict=True):
+        for held, tensor in zip(self._held, _tensors(given), strict=True):
             held.copy_(tensor)
         self._graph.replay()
         return self._result
@@ -64,7 +64,7 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle() if self._on else None
 
     def __call__(self, name: Hashable, work: Callable[..., Any], *given: Any) -> Any:
-        key = (name, tuple(tensor.shape for tensor in tree_leaves(given))) if self._on else name
+        key = (name, tuple(tensor.shape for tensor in _tensors(given))) if self._on else name
         if self._on and key not in self._recordings:
             try:
                 self._recordings[key] = Recording(work, given, self._pool)
@@ -75,3 +75,7 @@ class Graphs:
                 reason = (str(error).splitlines() or ["no reason given"])[0][:200]
                 print(f"steps go on without CUDA graphs, slower: {reason}", file=sys.stderr)
         return self._recordings[key](*given) if self._on else work(*given)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
