@@ -11,6 +11,7 @@ from torch import Tensor
 from lddgan.data.sources import cache_folder
 from lddgan.drawing import WholeSampler
 from lddgan.errors import UserError
+from lddgan.networks import winograd
 from lddgan.runtime.graphs import Recording
 from lddgan.runtime.parallel import world
 
@@ -62,7 +63,7 @@ class Drawer:
     def compile_where_it_pays(self, batch: int, seconds_left: float) -> None:
         """Compile for batches of `batch` if that takes less than it would save of `seconds_left`; several processes
         agree, one compiles, and the others take what it has made."""
-        if not self._automatic or batch in self.compiled:
+        if not self._automatic or batch in self.compiled or winograd.rules(self.sampler):
             return
         everyone = world()
         if everyone.greatest(COMPILED_SHARE * seconds_left > COMPILE_SECONDS):

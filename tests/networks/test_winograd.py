@@ -95,3 +95,10 @@ def test_only_what_saves_more_than_it_costs(monkeypatch):
     assert pays(64, 128, 16, winograd.SUM_SAVES) and pays(1, 128, 64, winograd.SUM_SAVES)
     assert not pays(64, 64, 8, winograd.SUM_SAVES) and not pays(1, 256, 8, winograd.SUM_SAVES)
     assert pays(64, 64, 8, winograd.GRADIENT_SAVES) and not pays(64, 36, 8, winograd.GRADIENT_SAVES)
+
+
+@pytest.mark.parametrize(("channels", "dtype", "expected"), [
+    (256, torch.float32, True), (128, torch.float32, False), (256, torch.bfloat16, False),
+])  # fmt: skip
+def test_wide_networks_are_faster_by_it_than_compiled(channels, dtype, expected):
+    assert winograd.rules(torch.nn.Sequential(conv3x3(channels, 256)).to(dtype)) is expected

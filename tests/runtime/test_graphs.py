@@ -42,14 +42,6 @@ def test_a_recording_takes_new_tensors_and_sees_new_weights():
     assert torch.equal(run("other", lambda x: x + 1, longer), longer + 1)
 
 
-@needs_gpu
-def test_what_cannot_be_recorded_runs_all_the_same(capsys):
-    run = Graphs(torch.device("cuda"))
-    for k in range(2):
-        assert run("item", lambda x: x.sum().item(), torch.full((2,), float(k), device="cuda")) == 2 * k
-    assert "without CUDA graphs" in capsys.readouterr().err
-
-
 class Repeated:
     """Stands in for a `Recording` where there is no GPU: it too works on tensors of its own and gives the same ones."""
 
@@ -74,7 +66,7 @@ def test_recorded_steps_are_the_steps(options, device, monkeypatch):
     for weight in generator.parameters():
         weight.data += 0.1 * torch.randn_like(weight)
     start = torch.cat([w.detach().flatten() for w in generator.parameters()]).to(device)
-    x_0 = torch.randn(8, *config.space_shape, device=device)
+    x_0 = torch.randn(8, *config.space_shape).to(device)
     for recorded in (False, True):
         players = Players.of(config, copy.deepcopy(generator), torch.device(device))
         if not recorded:
@@ -88,3 +80,12 @@ def test_recorded_steps_are_the_steps(options, device, monkeypatch):
         weights.append(torch.cat([w.detach().flatten() for w in players.generator.parameters()]))
     assert len(players.run._recordings) == 4  # predict, generator, discriminator with the penalty and without
     assert (weights[0] - weights[1]).norm() < 1e-4 * (weights[1] - start).norm()
+
+
+# The last one: torch 2.11 cannot draw on the GPU after a recording that failed.
+@needs_gpu
+def test_what_cannot_be_recorded_runs_all_the_same(capsys):
+    run = Graphs(torch.device("cuda"))
+    for k in range(2):
+        assert run("item", lambda x: x.sum().item(), torch.full((2,), float(k), device="cuda")) == 2 * k
+    assert "without CUDA graphs" in capsys.readouterr().err
