@@ -44,11 +44,15 @@ def plot(counts: Sequence[int], seconds: Sequence[float], peaks: Sequence[float]
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     for axes, values, name in zip(figure.subplots(1, 2), (seconds, peaks), ("seconds", "peak MiB"), strict=True):
-        axes.plot(counts, values, "o-")
-        axes.set(xlabel="images", ylabel=name, xscale="log")
+        axes.plot(counts, values, "o-", label="measured")
+        axes.set(xlabel="images", ylabel=name, xscale="log", xticks=counts, xticklabels=[f"{n:,}" for n in counts])
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_yscale("log")
-    figure.axes[1].set_ylim(0)
+    time, memory = figure.axes
+    time.plot(counts, [seconds[-1] * n / counts[-1] for n in counts], "--", color="grey", label="in proportion")
+    time.set_yscale("log")
+    time.legend(frameon=False)
+    memory.set_ylim(0, 1.2 * max(peaks))
     figure.savefig(path)
 
 

@@ -45,6 +45,22 @@ def test_is_the_convolution_with_its_derivatives(sizes):
         assert off(gradient, of_theirs) < 3e-6
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("sizes", SIZES)
+def test_kept_kernels_follow_the_weights(sizes):
+    x, weight, bias = given(*sizes)
+    with torch.inference_mode():
+        for _ in range(2):
+            expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+            assert off(winograd.conv3x3(x, weight, bias), expected) < 2e-6
+    assert winograd._keeps_kernel(8) is False  # not outside of inference mode
+    weight += 1
+    with torch.inference_mode():
+        for part in (x, x[:1]):
+            expected = F.conv2d(part.double(), weight.double(), bias.double(), padding=1)
+            assert off(winograd.conv3x3(part, weight, bias), expected) < 3e-6
+
+
 def test_a_gradient_can_be_differentiated_again():
     """As the R1 penalty does."""
 

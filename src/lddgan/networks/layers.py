@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lddgan.networks import winograd
+from lddgan.networks import prepared, winograd
 
 SQRT_2 = math.sqrt(2)  # the sum of two independent signals of equal variance, divided by it, keeps that variance
 GROUP_NORM_EPS = 1e-6
@@ -22,7 +22,8 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, around what oneDNN is slow at on a CPU.
 
-    3x3 kernels go by Winograd's algorithm where that is faster (`lddgan.networks.winograd`). Of one with padding on a
+    3x3 kernels go by Winograd's algorithm where that is faster (`lddgan.networks.winograd`), others are prepared
+    once for drawing (`lddgan.networks.prepared`). Of one with padding on a
     map of a single pixel only the middle is used. Where autocast to bfloat16 is on, maps of at most 4x4 stay in
     float32: there is no bfloat16 kernel for the gradient of many weights, and one may take up to a second.
     """
@@ -32,6 +33,8 @@ class Conv2d(nn.Conv2d):
             return F.linear(input[:, :, 0, 0], self.weight[:, :, 1, 1], self.bias)[:, :, None, None]
         if self._keeps_size and winograd.fits(input, self.weight):
             return winograd.conv3x3(input, self.weight, self.bias)
+        if prepared.fits(self, input):
+            return prepared.convolve(self, input)
         small = input.shape[2] * input.shape[3] <= (5 * self.stride[0]) ** 2
         if small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):

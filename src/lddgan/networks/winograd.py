@@ -16,11 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.networks import prepared
+
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 """Where the polynomials of tile and kernel are multiplied, besides infinity. The usual 0, 1, -1, 2, -2 round twice as
 much; with these the error is 1.4 times that of the direct sum."""
 SUM_SAVES, GRADIENT_SAVES = 2.0, 3.2
 """What convolution and gradient of the weight save (`_pays`); torch's own gradient is at two thirds of its speed."""
+FEW_TILES = 256
+"""With fewer, transforming the kernel takes so long that for drawing it is kept, at four times its size."""
 AT_ONCE = 2_000_000
 """Transformed values that are worked on at once: 8 MB stay in the cache from one product to the next."""
 
@@ -100,7 +104,11 @@ def _pays(x: Tensor, weight: Tensor, saves: float) -> bool:
     tile and result weigh less the more channels each is multiplied with, that of the kernel the more tiles there are.
     """
     tiles = len(x) * x.shape[2] * x.shape[3] // 16
-    return 95 / weight.shape[0] + 60 / weight.shape[1] + 80 / tiles < saves
+    return 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles < saves
+
+
+def _keeps_kernel(tiles: int) -> bool:
+    return tiles < FEW_TILES and prepared.is_drawing()
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,12 +116,24 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not _pays(x, weight, SUM_SAVES):
         return F.conv2d(x, weight, bias, padding=1)
     to_tile, to_kernel, to_pixels = _transforms()
-    kernel = (to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36 * channels_out, channels, 1, 1)
+    how, tiles = ((0, 0), (1, 1), (1, 1), 36), batch * height * width // 16
+
+    def transformed() -> Tensor:
+        return (to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36 * channels_out, channels, 1, 1)
+
+    def packed() -> Tensor:
+        return prepared.pack(transformed(), (1, 36 * channels, tiles, 1), how)
+
+    if keeps := _keeps_kernel(tiles):
+        kernel = prepared.prepared(weight, ("winograd", tiles), packed)
+    else:
+        kernel = transformed()
     result = torch.empty((batch, channels_out, height, width), memory_format=torch.channels_last)
     for part, out in zip(_parts(x, channels_out), _parts(result, channels), strict=True):
-        transformed = (to_tile @ _tiles(part)).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
+        values = (to_tile @ _tiles(part)).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
         # 36 matrix products, as a grouped convolution: it is a fifth faster than torch.bmm
-        products = F.conv2d(transformed, kernel, groups=36).permute(0, 2, 3, 1).view(-1, 36, channels_out)
+        products = prepared.convolve_packed(values, kernel, None, how) if keeps else F.conv2d(values, kernel, groups=36)
+        products = products.permute(0, 2, 3, 1).reshape(-1, 36, channels_out)
         _pixels(out).copy_((to_pixels @ products).view(-1, height // 4, width // 4, 4, 4, channels_out))
         if bias is not None:
             out += bias[:, None, None]
