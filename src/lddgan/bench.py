@@ -27,7 +27,7 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
         `images_per_second` (of the median); `first_image_seconds` (median of one image alone); `warm_up_seconds` (the
         first batch);
         `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here, in the same precision) and
-        `peak_fraction`, the share of it that was reached.
+        `peak_fraction`, the share of it that was reached: more than 1 where Winograd's convolutions multiply less.
     """
     warm_up = [_timed(lambda: pipe.draw(range(batch)), pipe.device) for _ in range(WARM_UP)]
     times = [

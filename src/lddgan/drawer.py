@@ -31,6 +31,7 @@ class Drawer:
 
     def __init__(self, sampler: WholeSampler, device: torch.device, engine: str) -> None:
         self.sampler, self.engine, self.on_cpu = sampler, engine, device.type == "cpu"
+        self._by_winograd = winograd.rules(sampler.generator)
         self.compiled: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
         self._looked_for: set[int] = set()
         self._asked: dict[int, int] = {}
@@ -63,10 +64,11 @@ class Drawer:
     def compile_where_it_pays(self, batch: int, seconds_left: float) -> None:
         """Compile for batches of `batch` if that takes less than it would save of `seconds_left`; several processes
         agree, one compiles, and the others take what it has made."""
-        if not self._automatic or batch in self.compiled or winograd.rules(self.sampler):
+        if self.engine != "auto" or not self.on_cpu or batch in self.compiled:
             return
         everyone = world()
-        if everyone.greatest(COMPILED_SHARE * seconds_left > COMPILE_SECONDS):
+        pays = COMPILED_SHARE * seconds_left > COMPILE_SECONDS and not self._by_winograd
+        if not everyone.greatest(not pays):
             if everyone.first:
                 self._compile(batch)
             everyone.wait()
@@ -76,7 +78,7 @@ class Drawer:
 
     @property
     def _automatic(self) -> bool:
-        return self.engine == "auto" and self.on_cpu
+        return self.engine == "auto" and self.on_cpu and not self._by_winograd
 
     def _was_compiled(self, count: int, again: bool = False) -> bool:
         """Whether there is a program for `count` images; it is looked for once, as that hashes all weights."""

@@ -171,7 +171,7 @@ def _seconds(step: Callable[[], None], device: torch.device, steps: int = PROBE_
 
 def _peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)  # recorded steps keep theirs
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

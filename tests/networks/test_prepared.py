@@ -65,10 +65,33 @@ def test_only_drawing_keeps_weights_and_only_as_long_as_the_layer():
     assert len(prepared._prepared) == kept - 2
 
 
-def test_an_empty_batch_and_a_trace_go_by_torch():
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_trace_goes_by_torch_and_leaves_the_batch_free(strict):
+    layer, x = layer_and_input(16, 16, 3, padding=1)
+    x = x[:, :, :4, :4].contiguous(memory_format=torch.channels_last)
+    program = torch.export.export(layer, (x,), dynamic_shapes=[{0: torch.export.Dim("batch")}], strict=strict).module()
+    more = torch.cat([x, x, x])
+    with torch.inference_mode():
+        torch.testing.assert_close(program(more), expected(layer, more))
+
+
+def test_what_it_is_not_made_for_goes_by_torch():
     layer, x = layer_and_input(8, 12, 3)
+    large = torch.randn(2, 8, 40, 40).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         assert layer(x[:0]).shape == (0, 12, 4, 4)
-    program = torch.export.export(layer, (x,)).module()
+        torch.testing.assert_close(layer(large), expected(layer, large))
+        assert layer.weight not in prepared._prepared
+        reduced = copy.deepcopy(layer).bfloat16()  # not every oneDNN prepares it
+        torch.testing.assert_close(reduced(x.bfloat16()).float(), expected(layer, x), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}])
+def test_weights_that_an_optimiser_has_changed_are_prepared_anew(options):
+    layer, x = layer_and_input(8, 12, 3)
     with torch.inference_mode():
-        torch.testing.assert_close(program(x), expected(layer, x))
+        layer(x)
+    layer(x).square().sum().backward()
+    torch.optim.Adam(layer.parameters(), 0.1, **options).step()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), expected(layer, x))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.networks import winograd
+
 
 def discriminator_loss(
     discriminator: nn.Module, x_t: Tensor, x_t_fake: Tensor, x_next: Tensor, t: Tensor
@@ -28,7 +30,8 @@ def discriminator_loss(
 def r1_penalty(discriminator: nn.Module, x_t: Tensor, t: Tensor, x_next: Tensor) -> Tensor:
     """`|grad_{x_t} D(x_t, t, x_next)|^2` per sample `[B]` on real samples only (Mescheder et al. 2018)."""
     x_t = x_t.detach().requires_grad_(True)
-    logits = discriminator(x_t, t, x_next)
+    with winograd.without():
+        logits = discriminator(x_t, t, x_next)
     (gradient,) = torch.autograd.grad(logits.sum(), x_t, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 

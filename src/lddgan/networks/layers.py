@@ -22,10 +22,10 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, around what oneDNN is slow at on a CPU.
 
-    3x3 kernels go by Winograd's algorithm where that is faster (`lddgan.networks.winograd`), others are prepared
-    once for drawing (`lddgan.networks.prepared`). Of one with padding on a
-    map of a single pixel only the middle is used. Where autocast to bfloat16 is on, maps of at most 4x4 stay in
-    float32: there is no bfloat16 kernel for the gradient of many weights, and one may take up to a second.
+    3x3 kernels go by Winograd's algorithm where that is faster (`lddgan.networks.winograd`), those of few pixels are
+    prepared once for drawing (`lddgan.networks.prepared`). Of one with padding on a map of a single pixel only the
+    middle is used. Where autocast to bfloat16 is on, maps of at most 4x4 stay in float32: there is no bfloat16 kernel
+    for the gradient of many weights, and one may take up to a second.
     """
 
     def forward(self, input: Tensor) -> Tensor:

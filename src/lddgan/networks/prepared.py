@@ -6,36 +6,56 @@ convolution.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
+MOST_PIXELS = 1024
+"""Of a batch: with more, laying out the weights is nothing beside the convolution, and not worth their memory."""
+
 _prepared = WeakTensorKeyDictionary()
+register_optimizer_step_post_hook(
+    lambda *_: _prepared.clear()
+)  # a fused optimiser leaves the weights' version as it is
 
 
 def fits(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether `convolve` is made for these."""
+    """Whether `convolve` is made for these: few pixels, and a kernel larger than 1x1 in channels-last memory."""
     return (
-        x.device.type == "cpu"
-        and x.dtype == layer.weight.dtype
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and len(x) > 0
-        and layer.weight.is_contiguous(memory_format=torch.channels_last)
-        and not layer.weight.is_contiguous()  # as a plain baseline holds it
+        is_eager_on_cpu(x)
         and is_drawing()
+        and x.dtype == layer.weight.dtype
+        and _has_kernels(x.dtype)
+        and 0 < x.shape[0] * x.shape[2] * x.shape[3] <= MOST_PIXELS
+        and layer.weight.is_contiguous(memory_format=torch.channels_last)
+        and not layer.weight.is_contiguous()
+    )
+
+
+def is_eager_on_cpu(x: Tensor) -> bool:
+    """Whether `x` is a tensor on a CPU as it stands there, neither traced nor under autocast. Ask this first: a look at
+    the sizes of one that is traced may fix them."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and type(x) is Tensor  # not one that is being traced
     )
 
 
 def is_drawing() -> bool:
-    """Whether weights stay as they are: in inference mode, for training changes them at every step."""
-    return (
-        torch.is_inference_mode_enabled() and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
-    )
+    """Whether what is made of weights may be kept: in inference mode, for training changes them at every step."""
+    return torch.is_inference_mode_enabled() and torch.backends.mkldnn.is_available()
+
+
+@functools.cache
+def _has_kernels(dtype: torch.dtype) -> bool:
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -45,7 +65,10 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def prepared(weight: Tensor, how: Hashable, make: Callable[[], Tensor]) -> Tensor:
-    """What `make` gives, kept as long as `weight` lives, does not change and is asked for in the same way."""
+    """What `make` gives, kept as long as `weight` lives and is asked for in the same way.
+
+    It is made anew after `weight` has changed, be it by an optimiser; one made in inference mode must not change.
+    """
     version = 0 if weight.is_inference() else weight._version
     state = (weight.data_ptr(), version, weight.dtype, how)
     kept = _prepared.get(weight)

@@ -9,7 +9,9 @@ Letters: B batch, C channels in, K channels out, H and W pixels, T tiles in all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -40,37 +42,53 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         `[B, K, H, W]`, channels last.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    trained = [part for part in (x, weight, bias) if part is not None and part.requires_grad]
+    if trained and torch.is_grad_enabled():
         return _Conv3x3.apply(x, weight, bias)  # type: ignore[return-value]
     return _convolve(x, weight, bias)
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether `conv3x3` is made for these: float32 on a CPU with AVX2 and no more, channels last, whole tiles."""
+    """Whether `conv3x3` is made for these: float32 on a CPU with AVX2 and no more, channels last, whole tiles, and so
+    many channels that it is faster."""
     return (
-        x.device.type == "cpu"
+        prepared.is_eager_on_cpu(x)
+        and _avx2_only()
+        and not _without
         and x.dtype == weight.dtype == torch.float32
         and x.shape[2] % 4 == x.shape[3] % 4 == 0
-        and len(x) > 0
+        and x.numel() > 0
         and weight.is_contiguous(memory_format=torch.channels_last)
         and not weight.is_contiguous()
-        and _avx2_at_most()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and type(x) is Tensor  # not one that is being traced
         and _pays(x, weight, GRADIENT_SAVES if weight.requires_grad and torch.is_grad_enabled() else SUM_SAVES)
     )
+
+
+@contextlib.contextmanager
+def without() -> Iterator[None]:
+    """Inside, nothing `fits`: where a gradient by the input alone is to be differentiated again. Only torch's own
+    convolution knows then that nobody asks for that by the weight."""
+    global _without
+    before, _without = _without, True
+    try:
+        yield
+    finally:
+        _without = before
+
+
+_without = False
 
 
 def rules(network: nn.Module) -> bool:
     """Whether `network` is so wide that a compiled program, which has none of this, would be slower here: with 256
     channels by a third, with 128 it is still faster."""
-    wide = (w for w in network.parameters() if w.ndim == 4 and w.shape[2:] == (3, 3) and min(w.shape[:2]) >= 256)
-    return _avx2_at_most() and any(w.dtype == torch.float32 for w in wide)
+    layers = (part for part in network.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3))
+    wide = (part for part in layers if min(part.in_channels, part.out_channels) >= 256)
+    return _avx2_only() and any(part.weight.dtype == torch.float32 for part in wide)
 
 
 @functools.cache
-def _avx2_at_most() -> bool:
+def _avx2_only() -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
@@ -101,7 +119,8 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, b
 
 def _pays(x: Tensor, weight: Tensor, saves: float) -> bool:
     """Whether the transforms cost less than is saved, each in nanoseconds for a tile and a pair of channels: those of
-    tile and result weigh less the more channels each is multiplied with, that of the kernel the more tiles there are.
+    tile and result weigh less the more channels each is multiplied with, that of the kernel the more tiles there are,
+    and it is only read where it is kept (for drawing, so the answer may be another there).
     """
     tiles = len(x) * x.shape[2] * x.shape[3] // 16
     return 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles < saves
@@ -128,7 +147,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel = prepared.prepared(weight, ("winograd", tiles), packed)
     else:
         kernel = transformed()
-    result = torch.empty((batch, channels_out, height, width), memory_format=torch.channels_last)
+    result = x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
     for part, out in zip(_parts(x, channels_out), _parts(result, channels), strict=True):
         values = (to_tile @ _tiles(part)).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
         # 36 matrix products, as a grouped convolution: it is a fifth faster than torch.bmm

@@ -39,6 +39,7 @@ class Recording:
             work(*held)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
+        # What other threads do on the GPU meanwhile is no concern of this recording.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = work(*held)
         self._held = _tensors(held)
@@ -55,7 +56,7 @@ class Graphs:
     """Calls work by name (`run(name, work, *given)`) and replays what it has recorded of that name and those sizes.
 
     All share one pool (see there how long what they give lasts). Away from a GPU work is called as it is, and so it is
-    from the first time on that something cannot be recorded.
+    from the first time on that something cannot be recorded, for want of memory say.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -64,8 +65,10 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle() if self._on else None
 
     def __call__(self, name: Hashable, work: Callable[..., Any], *given: Any) -> Any:
-        key = (name, tuple(tensor.shape for tensor in _tensors(given))) if self._on else name
-        if self._on and key not in self._recordings:
+        if not self._on:
+            return work(*given)
+        key = (name, tuple(tensor.shape for tensor in _tensors(given)))
+        if key not in self._recordings:
             try:
                 self._recordings[key] = Recording(work, given, self._pool)
             except RuntimeError as error:
@@ -74,7 +77,8 @@ class Graphs:
                 torch.cuda.empty_cache()
                 reason = (str(error).splitlines() or ["no reason given"])[0][:200]
                 print(f"steps go on without CUDA graphs, slower: {reason}", file=sys.stderr)
-        return self._recordings[key](*given) if self._on else work(*given)
+                return work(*given)
+        return self._recordings[key](*given)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
