@@ -110,7 +110,7 @@ def test_only_what_saves_more_than_it_costs(monkeypatch):
 
     assert pays(64, 128, 16, winograd.SUM_SAVES) and pays(1, 128, 64, winograd.SUM_SAVES)
     assert not pays(64, 64, 8, winograd.SUM_SAVES) and not pays(1, 256, 8, winograd.SUM_SAVES)
-    assert pays(64, 64, 8, winograd.GRADIENT_SAVES) and not pays(64, 36, 8, winograd.GRADIENT_SAVES)
+    assert pays(64, 96, 8, winograd.GRADIENT_SAVES) and not pays(64, 72, 8, winograd.GRADIENT_SAVES)
 
 
 @pytest.mark.parametrize(("channels", "dtype", "expected"), [
