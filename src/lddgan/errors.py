@@ -16,3 +16,8 @@ class RunStopped(Exception):
     def __init__(self, message: str, exit_code: int = 1, resumable: bool = True) -> None:
         super().__init__(message)
         self.exit_code, self.resumable = exit_code, resumable
+
+
+def first_line(error: Exception) -> str:
+    """What another library's `error` says, short enough for one of our sentences; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

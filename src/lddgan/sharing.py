@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from lddgan.config import Config
-from lddgan.errors import UserError
+from lddgan.errors import UserError, first_line
 from lddgan.estimate import model_cost
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.files import atomic_write
@@ -39,7 +39,7 @@ def fetch(name: str) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # the client's own, and whatever its transport raises
         raise UserError(
-            f"there is no folder '{name}', and as a model of the hub it cannot be fetched ({_reason(error)}): check "
+            f"there is no folder '{name}', and as a model of the hub it cannot be fetched ({first_line(error)}): check "
             "the path, or the name and the connection"
         ) from None
 
@@ -65,7 +65,7 @@ def push(pipe: Pipeline, name: str, *, private: bool, licence: str, half: bool) 
             client.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Upload of an lddgan model")
         except Exception as error:
             raise UserError(
-                f"the model could not be pushed as '{name}' ({_reason(error)}): log in with hf auth login, or "
+                f"the model could not be pushed as '{name}' ({first_line(error)}): log in with hf auth login, or "
                 "check the name"
             ) from None
     return str(address)
@@ -153,11 +153,6 @@ def _facts(origin: Path | None, name: str) -> dict[str, Any]:
         except (OSError, ValueError):
             continue
     return {}
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _hub() -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lddgan.data.latents import to_uint8, weights_hash
 from lddgan.data.sources import cache_folder
 from lddgan.drawing import WholeSampler, levels_apart
-from lddgan.errors import UserError
+from lddgan.errors import UserError, first_line
 from lddgan.export.formats import load_onnx, quiet, write_onnx
 from lddgan.runtime.device import describe
 from lddgan.runtime.files import alone, atomic_write, ensure_folder
@@ -92,11 +92,13 @@ def load_compiled(sampler: WholeSampler, batch: int, reference: Draw) -> Draw:
                 if not folder.exists():  # another program may have made it meanwhile
                     _compile(sampler, batch, folder)
         except Exception as error:  # of the compiler, which documents none of its own
-            raise UserError(f"torch could not compile the model here ({_reason(error)}): take engine torch") from None
+            raise UserError(
+                f"torch could not compile the model here ({first_line(error)}): take engine torch"
+            ) from None
     try:
         step, decode = (torch._inductor.aoti_load_package(str(folder / name)) for name in PROGRAMS)
     except Exception as error:
-        raise UserError(f"'{folder}' cannot be read ({_reason(error)}): remove it and run again") from None
+        raise UserError(f"'{folder}' cannot be read ({first_line(error)}): remove it and run again") from None
 
     def draw(noise: Tensor, z: Tensor) -> Tensor:
         x = noise[:, 0].contiguous()
@@ -108,10 +110,6 @@ def load_compiled(sampler: WholeSampler, batch: int, reference: Draw) -> Draw:
     bfloat16 = any(weight.dtype == torch.bfloat16 for weight in sampler.parameters())
     _compare(draw, reference, sampler.inputs(batch), "the compiled program", bfloat16)
     return draw
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 PROGRAMS = ("step.pt2", "decode.pt2")

@@ -32,8 +32,7 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
         and x.dtype == layer.weight.dtype
         and _has_kernels(x.dtype)
         and 0 < x.shape[0] * x.shape[2] * x.shape[3] <= MOST_PIXELS
-        and layer.weight.is_contiguous(memory_format=torch.channels_last)
-        and not layer.weight.is_contiguous()
+        and in_channels_last(layer.weight)
     )
 
 
@@ -46,6 +45,12 @@ def is_eager_on_cpu(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def in_channels_last(weight: Tensor) -> bool:
+    """Whether `weight` lies so and not otherwise as well, as those of 1x1 kernels do. Plain baselines hold theirs
+    contiguous, and get torch's convolution."""
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 def is_drawing() -> bool:

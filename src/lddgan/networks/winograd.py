@@ -59,8 +59,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.shape[2] % 4 == x.shape[3] % 4 == 0
         and x.numel() > 0
-        and weight.is_contiguous(memory_format=torch.channels_last)
-        and not weight.is_contiguous()
+        and prepared.in_channels_last(weight)
         and _pays(x, weight, GRADIENT_SAVES if weight.requires_grad and torch.is_grad_enabled() else SUM_SAVES)
     )
 

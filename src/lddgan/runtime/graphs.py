@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lddgan.errors import first_line
+
 Pool = Any
 """Memory of recorded work. Of all that shares it one runs at a time; what it gives lasts until it is called again, or
 something that was recorded before it."""
@@ -75,8 +77,7 @@ class Graphs:
                 self._on = False
                 self._recordings.clear()
                 torch.cuda.empty_cache()
-                reason = (str(error).splitlines() or ["no reason given"])[0][:200]
-                print(f"steps go on without CUDA graphs, slower: {reason}", file=sys.stderr)
+                print(f"steps go on without CUDA graphs, slower: {first_line(error)}", file=sys.stderr)
                 return work(*given)
         return self._recordings[key](*given)
 

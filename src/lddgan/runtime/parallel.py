@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lddgan.errors import RunStopped, UserError
+from lddgan.errors import RunStopped, UserError, first_line
 
 TIMEOUT = "LDDGAN_TIMEOUT"
 """Environment variable: seconds after which a process that does not answer ends the run (default 300)."""
@@ -95,10 +95,9 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise RunStopped(
                 f"process {self.rank} of {self.size} stopped, for another one died or did not answer within "
-                f"{_timeout():g} s ({reason})"
+                f"{_timeout():g} s ({first_line(error)})"
             ) from error
 
 
@@ -134,8 +133,9 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"the processes did not find each other ({reason}): start them with torchrun") from None
+        raise UserError(
+            f"the processes did not find each other ({first_line(error)}): start them with torchrun"
+        ) from None
     assert isinstance(patient, dist.ProcessGroup)
     _world = World(dist.get_rank(), dist.get_world_size(), patient)
     try:
