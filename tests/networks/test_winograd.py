@@ -10,6 +10,8 @@ from torch import Tensor
 from lddgan.networks import winograd
 from lddgan.networks.layers import conv3x3
 
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
 SIZES = [(2, 48, 80, 16, 8), (64, 96, 128, 4, 4), (8, 160, 160, 8, 8)]
 
 
@@ -28,7 +30,7 @@ def off(ours: Tensor, theirs: Tensor) -> float:
 
 @pytest.fixture(autouse=True)
 def _always_pays(monkeypatch):
-    monkeypatch.setattr(winograd, "_pays", lambda x, weight, saves: True)
+    monkeypatch.setattr(winograd, "_pays", lambda x, weight: True)
     monkeypatch.setattr(winograd, "_avx2_only", lambda: True)
 
 
@@ -45,7 +47,6 @@ def test_is_the_convolution_with_its_derivatives(sizes):
         assert off(gradient, of_theirs) < 3e-6
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("sizes", SIZES)
 def test_kept_kernels_follow_the_weights(sizes):
     x, weight, bias = given(*sizes)
@@ -105,12 +106,11 @@ def test_a_convolution_takes_it_where_it_fits(monkeypatch, gradient):
 def test_only_what_saves_more_than_it_costs(monkeypatch):
     monkeypatch.undo()
 
-    def pays(batch: int, channels: int, side: int, saves: float) -> bool:
-        return winograd._pays(torch.empty(batch, channels, side, side), torch.empty(channels, channels, 3, 3), saves)
+    def pays(batch: int, channels: int, side: int) -> bool:
+        return winograd._pays(torch.empty(batch, channels, side, side), torch.empty(channels, channels, 3, 3))
 
-    assert pays(64, 128, 16, winograd.SUM_SAVES) and pays(1, 128, 64, winograd.SUM_SAVES)
-    assert not pays(64, 64, 8, winograd.SUM_SAVES) and not pays(1, 256, 8, winograd.SUM_SAVES)
-    assert pays(64, 96, 8, winograd.GRADIENT_SAVES) and not pays(64, 72, 8, winograd.GRADIENT_SAVES)
+    assert pays(64, 128, 16) and pays(1, 128, 64) and pays(64, 96, 8)
+    assert not pays(64, 64, 8) and not pays(64, 72, 8) and not pays(1, 256, 8)
 
 
 @pytest.mark.parametrize(("channels", "dtype", "expected"), [

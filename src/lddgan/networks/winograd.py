@@ -4,7 +4,7 @@ A map is cut into tiles of 4x4 pixels. Each, with the pixel around it, is 6x6 va
 a transformed kernel `G w`, and `A` takes these to the 16 pixels of the result. For a CPU whose multiplications are what
 a convolution waits for; one with AVX-512 waits for its memory, and keeps torch's convolution.
 
-Letters: B batch, C channels in, K channels out, H and W pixels, T tiles in all.
+Letters: B batch, C channels in, K channels out, H and W pixels, T tiles in all, ordered by column, image and row.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from lddgan.networks import prepared
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 """Where the polynomials of tile and kernel are multiplied, besides infinity. The usual 0, 1, -1, 2, -2 round twice as
 much; with these the error is 1.4 times that of the direct sum."""
-SUM_SAVES, GRADIENT_SAVES = 2.0, 2.4
-"""What convolution and gradient of the weight save (`_pays`). Torch's own gradient is so slow that it would pay up to
-3.2, but narrow networks gain a few hundredths of a step by it."""
-FEW_TILES = 256
-"""With fewer, transforming the kernel takes so long that for drawing it is kept, at four times its size."""
+SAVES = 2.4
+"""What the fewer multiplications save (`_pays`). Torch's own gradient of the weight is so slow that for it more would
+pay, up to 3.2, but narrow networks gain a few hundredths of a step by that."""
+FEW_TILES = 512
+"""With fewer, transforming the kernel takes so long (a twentieth and more) that for drawing it is kept, at four times
+its size."""
 AT_ONCE = 2_000_000
 """Transformed values that are worked on at once: 8 MB stay in the cache from one product to the next."""
 
@@ -60,7 +61,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
         and x.shape[2] % 4 == x.shape[3] % 4 == 0
         and x.numel() > 0
         and prepared.in_channels_last(weight)
-        and _pays(x, weight, GRADIENT_SAVES if weight.requires_grad and torch.is_grad_enabled() else SUM_SAVES)
+        and _pays(x, weight)
     )
 
 
@@ -89,7 +90,7 @@ def rules(network: nn.Module) -> bool:
 
 @functools.cache
 def _avx2_only() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkldnn.is_available()
 
 
 class _Conv3x3(torch.autograd.Function):
@@ -117,13 +118,13 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, b
     )
 
 
-def _pays(x: Tensor, weight: Tensor, saves: float) -> bool:
+def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether the transforms cost less than is saved, each in nanoseconds for a tile and a pair of channels: those of
     tile and result weigh less the more channels each is multiplied with, that of the kernel the more tiles there are,
     and it is only read where it is kept (for drawing, so the answer may be another there).
     """
     tiles = len(x) * x.shape[2] * x.shape[3] // 16
-    return 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles < saves
+    return 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles < SAVES
 
 
 def _keeps_kernel(tiles: int) -> bool:
@@ -132,43 +133,38 @@ def _keeps_kernel(tiles: int) -> bool:
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     (batch, channels, height, width), channels_out = x.shape, len(weight)
-    if not _pays(x, weight, SUM_SAVES):
+    if not _pays(x, weight):
         return F.conv2d(x, weight, bias, padding=1)
-    to_tile, to_kernel, to_pixels = _transforms()
+    _, to_kernel, to_pixels, ones = _transforms()
     how, tiles = ((0, 0), (1, 1), (1, 1), 36), batch * height * width // 16
-
-    def transformed() -> Tensor:
-        return (to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36 * channels_out, channels, 1, 1)
+    parts, result = _parts(x, channels_out), x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
 
     def packed() -> Tensor:
-        return prepared.pack(transformed(), (1, 36 * channels, tiles, 1), how)
+        kernel = to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)
+        shape = (1, 36 * channels, len(parts[0]) * height * width // 16, 1)
+        return prepared.pack(kernel.view(36 * channels_out, channels, 1, 1), shape, how)
 
-    if keeps := _keeps_kernel(tiles):
-        kernel = prepared.prepared(weight, ("winograd", tiles), packed)
-    else:
-        kernel = transformed()
-    result = x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
-    for part, out in zip(_parts(x, channels_out), _parts(result, channels), strict=True):
-        values = (to_tile @ _tiles(part)).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
-        # 36 matrix products, as a grouped convolution: it is a fifth faster than torch.bmm
-        products = prepared.convolve_packed(values, kernel, None, how) if keeps else F.conv2d(values, kernel, groups=36)
-        products = products.permute(0, 2, 3, 1).reshape(-1, 36, channels_out)
-        _pixels(out).copy_((to_pixels @ products).view(-1, height // 4, width // 4, 4, 4, channels_out))
-        if bias is not None:
-            out += bias[:, None, None]
+    kernel = prepared.prepared(weight, ("winograd", tiles), packed) if _keeps_kernel(tiles) else packed()
+    of_products = None if bias is None else torch.outer(ones, bias).view(-1)
+    for part, out in zip(parts, _parts(result, channels), strict=True):
+        values = _of_tiles(part).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
+        # 36 matrix products, as a grouped convolution: packed it is as fast as any, torch.bmm takes a tenth longer
+        products = prepared.convolve_packed(values, kernel, of_products, how)
+        of_pixels, pixels = to_pixels @ products.permute(0, 2, 3, 1).reshape(-1, 36, channels_out), _pixels(out)
+        pixels.copy_(of_pixels.view(pixels.shape))
     return result
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """`[K, C, 3, 3]`, from the result's `gradient` `[B, K, H, W]` and `x` `[B, C, H, W]`."""
-    if not _pays(x, weight, GRADIENT_SAVES):
+    if not _pays(x, weight):
         return _backward(gradient, x, weight, (False, True, False))[1]
     channels_out, channels = weight.shape[:2]
-    to_tile, to_kernel, to_pixels = _transforms()
+    _, to_kernel, to_pixels, _ = _transforms()
     kernel = x.new_zeros(36, channels_out, channels)
     for part, of_part in zip(_parts(x, channels_out), _parts(gradient, channels), strict=True):
         of_products = to_pixels.T @ _pixels(of_part).reshape(-1, 16, channels_out)  # [T, 36, K]
-        kernel.baddbmm_(of_products.permute(1, 2, 0), (to_tile @ _tiles(part)).transpose(0, 1))
+        kernel.baddbmm_(of_products.permute(1, 2, 0), _of_tiles(part).transpose(0, 1))
     return (to_kernel.T @ kernel.view(36, -1)).view(3, 3, channels_out, channels).permute(2, 3, 0, 1)
 
 
@@ -179,23 +175,37 @@ def _parts(x: Tensor, other_channels: int) -> tuple[Tensor, ...]:
     return x.split(-(-len(x) // -(-len(x) // most)))  # as equal as they come
 
 
-def _tiles(x: Tensor) -> Tensor:
-    """`[B, C, H, W]` to tiles of 6x6, two more than they are apart, with zeros around the map: `[T, 36, C]`."""
+def _of_tiles(x: Tensor) -> Tensor:
+    """`[B, C, H, W]` to the values of its tiles, `B` applied along one axis, then along the other: `[T, 36, C]`."""
     batch, channels, height, width = x.shape
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-    image, row, pixel, _ = padded.stride()
-    shape, strides = (batch, height // 4, width // 4, 6, 6, channels), (image, 4 * row, 4 * pixel, row, pixel, 1)
-    return padded.as_strided(shape, strides).reshape(-1, 36, channels)
+    columns = x.new_empty(width // 4, batch * height, 6, channels)
+    _along(x.permute(0, 2, 3, 1).reshape(-1, width, channels), columns.transpose(0, 1))
+    values = x.new_empty(width // 4 * batch, height // 4, 6, 6 * channels)
+    _along(columns.view(-1, height, 6 * channels), values)
+    return values.view(-1, 36, channels)
+
+
+def _along(lines: Tensor, out: Tensor) -> None:
+    """Each tile of `lines` `[N, L, M]`, four long, with its neighbours, to six values in `out` `[N, L / 4, 6, M]`.
+
+    Beyond the ends there are zeros, so nothing is multiplied. Where tiles overlap they are not copied apart.
+    """
+    to_tile, length = _transforms()[0], lines.shape[1]
+    for tile in range(length // 4):
+        start, stop = max(0, 4 * tile - 1), min(length, 4 * tile + 5)
+        columns = to_tile[:, start - 4 * tile + 1 : stop - 4 * tile + 1]
+        torch.bmm(columns.expand(len(lines), -1, -1), lines[:, start:stop], out=out[:, tile])
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """A view of `[B, C, H, W]` by tiles of 4x4: `[B, H / 4, W / 4, 4, 4, C]`."""
-    return x.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3)
+    """A view of `[B, C, H, W]` by tiles of 4x4: `[W / 4, B, H / 4, 4, 4, C]`."""
+    return x.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(3, 0, 1, 2, 4, 5)
 
 
 @functools.cache
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """`B` `[36, 36]`, `G` `[36, 9]` and `A` `[16, 36]` of both axes, by Cook and Toom."""
+def _transforms() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """By Cook and Toom: `B` `[6, 6]` of an axis, `G` `[36, 9]` and `A` `[16, 36]` of both at once, which for these is
+    faster, and the least `[36]` that `A` takes to ones."""
     a = np.array(POINTS)
     others = [np.delete(a, i) for i in range(len(a))]
     with_infinity = np.array([0.0] * len(a) + [1.0])
@@ -210,5 +220,9 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
     of_tile /= np.linalg.norm(of_tile, axis=1, keepdims=True)
     of_kernel /= np.linalg.norm(of_kernel, axis=1, keepdims=True)
     with torch.inference_mode(False):  # drawing may come first, training must still be able to use them
-        tile, kernel, pixels = (torch.from_numpy(np.kron(m, m)).float() for m in (of_tile, of_kernel, of_pixels))
-    return tile, kernel, pixels
+        ones = np.linalg.pinv(of_pixels) @ np.ones((4, 1))
+        tile, kernel, pixels, ones = (
+            torch.from_numpy(m).float()
+            for m in (of_tile, np.kron(of_kernel, of_kernel), np.kron(of_pixels, of_pixels), np.kron(ones, ones)[:, 0])
+        )
+    return tile, kernel, pixels, ones
