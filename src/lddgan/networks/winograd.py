@@ -4,7 +4,7 @@ A map is cut into tiles of 4x4 pixels. Each, with the pixel around it, is 6x6 va
 a transformed kernel `G w`, and `A` takes these to the 16 pixels of the result. For a CPU whose multiplications are what
 a convolution waits for; one with AVX-512 waits for its memory, and keeps torch's convolution.
 
-Letters: B batch, C channels in, K channels out, H and W pixels, T tiles in all, ordered by column, image and row.
+Letters: B batch, C channels in, K channels out, H and W pixels, T tiles in all, ordered by row, column and image.
 """
 
 from __future__ import annotations
@@ -177,29 +177,28 @@ def _parts(x: Tensor, other_channels: int) -> tuple[Tensor, ...]:
 
 def _of_tiles(x: Tensor) -> Tensor:
     """`[B, C, H, W]` to the values of its tiles, `B` applied along one axis, then along the other: `[T, 36, C]`."""
-    batch, channels, height, width = x.shape
-    columns = x.new_empty(width // 4, batch * height, 6, channels)
-    _along(x.permute(0, 2, 3, 1).reshape(-1, width, channels), columns.transpose(0, 1))
-    values = x.new_empty(width // 4 * batch, height // 4, 6, 6 * channels)
-    _along(columns.view(-1, height, 6 * channels), values)
-    return values.view(-1, 36, channels)
+    channels, height, width = x.shape[1:]
+    columns = _along(x.permute(0, 2, 3, 1).reshape(-1, width, channels))
+    return _along(columns.view(-1, height, 6 * channels)).view(-1, 36, channels)
 
 
-def _along(lines: Tensor, out: Tensor) -> None:
-    """Each tile of `lines` `[N, L, M]`, four long, with its neighbours, to six values in `out` `[N, L / 4, 6, M]`.
+def _along(lines: Tensor) -> Tensor:
+    """Each tile of `lines` `[N, L, M]`, four long, with its neighbours, to six values: `[L / 4, N, 6, M]`.
 
     Beyond the ends there are zeros, so nothing is multiplied. Where tiles overlap they are not copied apart.
     """
-    to_tile, length = _transforms()[0], lines.shape[1]
+    to_tile, (count, length, size) = _transforms()[0], lines.shape
+    out = lines.new_empty(length // 4, count, 6, size)
     for tile in range(length // 4):
         start, stop = max(0, 4 * tile - 1), min(length, 4 * tile + 5)
         columns = to_tile[:, start - 4 * tile + 1 : stop - 4 * tile + 1]
-        torch.bmm(columns.expand(len(lines), -1, -1), lines[:, start:stop], out=out[:, tile])
+        torch.bmm(columns.expand(count, -1, -1), lines[:, start:stop], out=out[tile])
+    return out
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """A view of `[B, C, H, W]` by tiles of 4x4: `[W / 4, B, H / 4, 4, 4, C]`."""
-    return x.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(3, 0, 1, 2, 4, 5)
+    """A view of `[B, C, H, W]` by tiles of 4x4: `[H / 4, W / 4, B, 4, 4, C]`."""
+    return x.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(1, 3, 0, 2, 4, 5)
 
 
 @functools.cache
