@@ -8,15 +8,14 @@ B images, C channels, H height, W width, d channels of the deepest layer, L laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
 import torch.nn.functional as F
-import torchvision.models as tv
 from torch import Tensor, nn
 
 from lddgan.config import Stage1Config
@@ -29,10 +28,9 @@ MEND = "give it with --stage1.perceptual_weights PATH"
 class Kind(NamedTuple):
     """A network of torchvision and how it is used."""
 
-    build: Callable[[], Any]
+    network: str
     ends: tuple[int, ...]
     """Where its compared layers end in its `features`: for LPIPS those that it compares, else one a spatial stage."""
-    url: str | None
     smallest: int
     """Images with a shorter side are enlarged to it, in pixels."""
     heads: str | None = None
@@ -40,10 +38,11 @@ class Kind(NamedTuple):
     mean: Sequence[float] = IMAGENET[0]
     std: Sequence[float] = IMAGENET[1]
     """Of RGB in [0, 1]; torchvision's are LPIPS's too."""
+    downloads: bool = True
+    """Whether its weights are torchvision's own."""
 
 
 VGG16_ENDS = (4, 9, 16, 23, 30)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
-VGG16_URL = tv.VGG16_Weights.IMAGENET1K_V1.url
 SQUEEZENET_ENDS = (2, 6, 11, 13)  # relu1, fire4, fire8, fire9
 CAFFE = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 
@@ -53,14 +52,12 @@ CAFFE = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 # squeezenet's deepest features tell CIFAR-10's classes apart better (60 against 44 % by nearest neighbours; 65 % at
 # 96 px and twice the cost).
 KINDS: dict[str, Kind] = {
-    "lpips-vgg16": Kind(tv.vgg16, VGG16_ENDS, VGG16_URL, 32, "vgg.pth"),
-    "lpips-alexnet": Kind(tv.alexnet, (2, 5, 8, 10, 12), tv.AlexNet_Weights.IMAGENET1K_V1.url, 64, "alex.pth"),
-    "lpips-squeezenet": Kind(
-        tv.squeezenet1_1, (2, 5, 8, 10, 11, 12, 13), tv.SqueezeNet1_1_Weights.IMAGENET1K_V1.url, 64, "squeeze.pth"
-    ),
-    "vgg16": Kind(tv.vgg16, VGG16_ENDS, VGG16_URL, 32),
-    "squeezenet1_0": Kind(tv.squeezenet1_0, SQUEEZENET_ENDS, tv.SqueezeNet1_0_Weights.IMAGENET1K_V1.url, 64),
-    "squeezenet1_0-caffe": Kind(tv.squeezenet1_0, SQUEEZENET_ENDS, None, 64, None, *CAFFE),
+    "lpips-vgg16": Kind("vgg16", VGG16_ENDS, 32, "vgg.pth"),
+    "lpips-alexnet": Kind("alexnet", (2, 5, 8, 10, 12), 64, "alex.pth"),
+    "lpips-squeezenet": Kind("squeezenet1_1", (2, 5, 8, 10, 11, 12, 13), 64, "squeeze.pth"),
+    "vgg16": Kind("vgg16", VGG16_ENDS, 32),
+    "squeezenet1_0": Kind("squeezenet1_0", SQUEEZENET_ENDS, 64),
+    "squeezenet1_0-caffe": Kind("squeezenet1_0", SQUEEZENET_ENDS, 64, None, *CAFFE, downloads=False),
 }
 
 
@@ -149,10 +146,12 @@ def load_perceptual(name: str, weights: str | Path | None, device: str | torch.d
     """
     if name not in KINDS:
         raise UserError(f"unknown perceptual distance '{name}': choose one of {', '.join(KINDS)}")
+    import torchvision.models  # takes more than a second
+
     kind = KINDS[name]
-    path = Path(weights) if weights else _download(name, kind.url)
+    path = Path(weights) if weights else _download(name, kind)
     with torch.device("meta"):  # its weights are loaded, not drawn: the state of the random numbers stays as it was
-        network = kind.build().features[: kind.ends[-1]]
+        network = torchvision.models.get_model(kind.network).features[: kind.ends[-1]]
     network.to_empty(device="cpu")
     try:
         with path.open("rb"):  # safetensors' errors of missing files give no reason
@@ -177,10 +176,13 @@ def _heads(kind: Kind) -> list[Tensor]:
     return [state[f"lin{layer}.model.1.weight"] for layer in range(len(kind.ends))]
 
 
-def _download(name: str, url: str | None) -> Path:
+def _download(name: str, kind: Kind) -> Path:
     """torchvision's weights in the cache of torch hub, fetched there if they are not yet."""
-    if url is None:
+    if not kind.downloads:
         raise UserError(f"the weights of {name} cannot be downloaded: get the file that holds them and {MEND}")
+    import torchvision.models
+
+    url = torchvision.models.get_model_weights(kind.network)["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.exists():
         prefix = path.stem.rpartition("-")[2]  # the start of the SHA-256

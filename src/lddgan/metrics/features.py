@@ -19,8 +19,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
-from torchvision.transforms.functional import normalize
 
 from lddgan.data.sources import cache_folder
 from lddgan.errors import UserError
@@ -47,6 +45,12 @@ class BasicBlock(nn.Module):
             before = self.extra // 2
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
         return F.relu(h + x)
+
+
+def _normalised(images: Tensor) -> Tensor:
+    """`[B, 3, H, W]` in [0, 1], as torchvision's networks take them."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in IMAGENET)
+    return (images - mean) / std
 
 
 class Network(nn.Module):
@@ -92,7 +96,7 @@ class ResNet56(Network):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.relu(self.conv1(normalize(images, *IMAGENET)))  # [B, 16, 32, 32]
+        h = F.relu(self.conv1(_normalised(images)))  # [B, 16, 32, 32]
         h = self.layer3(self.layer2(self.layer1(h)))  # [B, 64, 8, 8]
         features = h.mean(dim=(2, 3))
         return features, self.linear(features)
@@ -173,15 +177,17 @@ class VGG16(Network):
     dim = 4096
     resolution = 224
     antialias = False
-    url = VGG16_Weights.IMAGENET1K_V1.url
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import VGG16_Weights, vgg16  # takes more than a second to import
+
+        self.url = VGG16_Weights.IMAGENET1K_V1.url
         with torch.device("meta"):  # its 138 million weights are loaded, not drawn
             self.model = vgg16().to_empty(device="cpu")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.model.features(normalize(images, *IMAGENET))  # [B, 512, 7, 7]
+        h = self.model.features(_normalised(images))  # [B, 512, 7, 7]
         features = self.model.classifier[:5](h.flatten(1))
         return features, self.model.classifier[6](features)
 
