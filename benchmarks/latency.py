@@ -18,10 +18,10 @@ import time
 from collections.abc import Sequence
 
 import torch
-from plain import timed
 from samples import exit_code
 from sampling import pipeline
 
+from lddgan.bench import timed
 from lddgan.models import is_ours
 from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.recipes import RECIPES

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,8 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lddgan.bench import timed
 from lddgan.diffusion.schedule import Schedule
 from lddgan.networks import discriminator, scaling
+from lddgan.pipeline import Pipeline
+from lddgan.runtime.seeds import image_draws
+from lddgan.spaces.latent import LatentSpace
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -73,6 +76,22 @@ def plain_sample(
     return decode(x)
 
 
+def plain_drawer(pipe: Pipeline, indices: Sequence[int], decoder: str = "full") -> Callable[[], Tensor]:
+    """What draws the images `indices` of seed 0 the plain way, in [-1, 1]; `decoder` is for latent models."""
+    generator, space, config = plain_copy(pipe.generator), plain_copy(pipe.space), pipe.config
+    if isinstance(space, LatentSpace):
+        space.decoder = decoder
+
+    @torch.inference_mode()
+    def draw() -> Tensor:
+        sizes = config.space_shape, config.generator.latent_dim, pipe.schedule.num_steps
+        draws = image_draws(0, indices, *sizes, pipe.device)
+        with plain_filters():
+            return plain_sample(generator, space.decode, pipe.schedule, *draws).cpu()
+
+    return draw
+
+
 @torch.no_grad()
 def liven(module: Network, seed: int = 0) -> Network:
     """Draw the weights of `module` anew as large as a trained network's: fresh ones end most branches in zeros, which
@@ -112,14 +131,3 @@ def compare(plain: Callable[[], object], ours: Callable[[], object], rounds: int
         statistics.median(a for a, _ in times), statistics.median(b for _, b in times), statistics.median(ratios),
         (low, high),
     )  # fmt: skip
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, all work on a GPU done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started

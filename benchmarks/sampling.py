@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from parity import relative_error
-from plain import compare, liven, plain_copy, plain_filters, plain_sample
+from plain import compare, liven, plain_copy, plain_drawer, plain_filters
 from samples import exit_code
 
 from lddgan.bench import convolution_peak
@@ -25,7 +25,6 @@ from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.recipes import recipe
 from lddgan.runtime.device import describe, fast_bfloat16, resolve_device
 from lddgan.runtime.seeds import image_draws
-from lddgan.spaces.latent import LatentSpace
 
 
 def pipeline(name: str, device: torch.device) -> Pipeline:
@@ -35,24 +34,6 @@ def pipeline(name: str, device: torch.device) -> Pipeline:
     liven(space)
     liven(generator, 1)
     return Pipeline(config, space, generator, device.type)
-
-
-def plain_drawer(pipe: Pipeline, indices: range):
-    """The whole sampling of `pipe` with its full decoder, the plain way."""
-    space, config = pipe.space, pipe.config
-    assert isinstance(space, LatentSpace)
-    generator, decoder = plain_copy(pipe.generator), plain_copy(space.autoencoder.decoder)
-    mean, std = space.mean[:, None, None], space.std[:, None, None]
-
-    @torch.inference_mode()
-    def draw() -> torch.Tensor:
-        draws = image_draws(
-            0, indices, config.space_shape, config.generator.latent_dim, pipe.schedule.num_steps, pipe.device
-        )
-        with plain_filters():
-            return plain_sample(generator, lambda x_0: decoder(x_0 * std + mean), pipe.schedule, *draws).cpu()
-
-    return draw
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from plain import compare, liven, plain_copy, plain_filters, timed
+from plain import compare, liven, plain_copy, plain_filters
 from samples import exit_code
 
+from lddgan.bench import timed
 from lddgan.config import Config, with_fields
 from lddgan.gan.objective import r1_penalty, reconstruction_loss
 from lddgan.gan.players import BETAS, Players

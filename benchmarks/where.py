@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from plain import plain_copy, plain_filters, plain_sample
+from plain import plain_drawer
 from samples import exit_code
 
 from lddgan.data.latents import to_uint8
 from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
-from lddgan.spaces.latent import LatentSpace
 
 KINDS = {
     "convolution": ("convolution", "conv2d", "conv_transpose"),
@@ -49,22 +48,6 @@ def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]
     return {kind: round(time / total, 3) for kind, time in times.items()}
 
 
-def plain_drawer(pipe: Pipeline, count: int) -> Callable[[], np.ndarray]:
-    """Images 0 .. `count` - 1 of seed 0 the plain way, with the decoder that `pipe` has chosen."""
-    generator, decoder = plain_copy(pipe.generator), pipe.space
-    if isinstance(pipe.space, LatentSpace):
-        decoder = plain_copy(pipe.space)
-        decoder.decoder = pipe.decoder
-
-    @torch.inference_mode()
-    def draw() -> np.ndarray:
-        with plain_filters():
-            x_0 = plain_sample(generator, decoder.decode, pipe.schedule, *pipe._draws(0, range(count)))
-        return to_uint8(x_0).cpu().numpy()
-
-    return draw
-
-
 def run(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Where the time goes, and that the images are the same.")
     parser.add_argument("model", nargs="?", default="cifar10-small")
@@ -75,12 +58,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
     pipe = Pipeline.from_pretrained(args.model, device.type, engine=args.engine)
-    plain, count = plain_drawer(pipe, args.batch), max(args.batch, SHOWN)
+    count = max(args.batch, SHOWN)
+    plain = plain_drawer(pipe, range(args.batch), pipe.decoder)
 
     def ours() -> np.ndarray:
         return pipe.draw(range(args.batch))
 
-    theirs, images = plain_drawer(pipe, count)(), pipe.draw(range(count))
+    theirs, images = to_uint8(plain_drawer(pipe, range(count), pipe.decoder)()).numpy(), pipe.draw(range(count))
     ours()
     profiles = {"plain": shares(plain, device), "ours": shares(ours, device)}
     print(f"{'':<30} {'plain':>7} {'ours':>7}")

@@ -29,12 +29,12 @@ def bench(pipe: Pipeline, batch: int = 100, trials: int = 300) -> dict[str, Any]
         `conv_peak_macs` (multiply-accumulates a second of a large 3x3 convolution here, in the same precision) and
         `peak_fraction`, the share of it that was reached: more than 1 where Winograd's convolutions multiply less.
     """
-    warm_up = [_timed(lambda: pipe.draw(range(batch)), pipe.device) for _ in range(WARM_UP)]
+    warm_up = [timed(lambda: pipe.draw(range(batch)), pipe.device) for _ in range(WARM_UP)]
     times = [
-        _timed(lambda k=k: pipe.draw(range(k * batch, (k + 1) * batch)), pipe.device)
+        timed(lambda k=k: pipe.draw(range(k * batch, (k + 1) * batch)), pipe.device)
         for k in tqdm(range(trials), desc="bench", unit="batch", leave=False, delay=1, dynamic_ncols=True)
     ]
-    alone = [_timed(lambda k=k: pipe.draw([k]), pipe.device) for k in range(LATENCY_TRIALS)]
+    alone = [timed(lambda k=k: pipe.draw([k]), pipe.device) for k in range(LATENCY_TRIALS)]
     quartiles = statistics.quantiles(times, n=4) if trials > 1 else times * 3
     median = statistics.median(times)
     peak = convolution_peak(pipe.device, getattr(torch, pipe.drawn_in))
@@ -58,14 +58,17 @@ def convolution_peak(device: torch.device, dtype: torch.dtype = torch.float32) -
         x = torch.randn(batch, channels, side, side, device=device).to(dtype, memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
         with torch.inference_mode():
-            seconds = [_timed(lambda x=x, w=weight: F.conv2d(x, w, padding=1), device) for _ in range(8)][2:]
+            seconds = [timed(lambda x=x, w=weight: F.conv2d(x, w, padding=1), device) for _ in range(8)][2:]
         best = max(best, batch * side**2 * channels**2 * 9 / statistics.median(seconds))
     return best
 
 
-def _timed(work: Callable[[], Any], device: torch.device) -> float:
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call, all work on a GPU done before and after."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     started = time.perf_counter()
     work()
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter() - started

@@ -10,8 +10,7 @@ from tiny import tiny_config
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import where  # noqa: E402
 from parity import relative_error  # noqa: E402
-from plain import compare, filtered, liven  # noqa: E402
-from sampling import plain_drawer  # noqa: E402
+from plain import compare, filtered, liven, plain_drawer  # noqa: E402
 
 from lddgan.models import build_generator, build_space  # noqa: E402
 from lddgan.networks.resample import downsample2, smooth, upsample2  # noqa: E402
