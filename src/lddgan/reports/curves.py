@@ -34,8 +34,13 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: str | Path, title: st
         raise ValueError("there is nothing to plot: no row has a column beside 'step'")
     across = min(len(groups), 3 if len(groups) <= 9 else 4)
     down = math.ceil(len(groups) / across)
-    figure = Figure(figsize=(4.2 * across + 0.2, 2.7 * down + 0.5), dpi=110, layout="constrained", facecolor="white")
+    width, height = 4.2 * across + 0.2, 2.7 * down + 0.5
+    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     figure.suptitle(title, fontsize=13, fontweight="bold", color=INK, x=0.012, ha="left")
+    # Margins that hold any of these labels: to measure each would take as long as all the drawing.
+    figure.subplots_adjust(
+        left=0.65 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - 0.75 / height, wspace=0.2, hspace=0.32
+    )
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for (group, columns), panel in zip(groups.items(), axes, strict=False):
         _draw(panel, group, columns, rows)
