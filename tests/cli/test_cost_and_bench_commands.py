@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import lddgan.bench
 from lddgan import UserError, recipes
 from lddgan.cli.main import run
 from lddgan.estimate import model_cost, sample_memory
@@ -36,7 +37,8 @@ def test_memory_grows_with_the_batch_by_the_same_amount_an_image():
     assert one > weights and (eight - two) / 6 == pytest.approx(two - one, rel=0.05)
 
 
-def test_bench_prints_one_object_or_a_table(finished_run, capsys):
+def test_bench_prints_one_object_or_a_table(finished_run, capsys, monkeypatch):
+    monkeypatch.setattr(lddgan.bench, "convolution_peak", lambda device, dtype: 2e9)  # it takes seconds
     arguments = ["bench", str(finished_run), "--batch", "2", "--trials", "3", "--device", "cpu"]
     run([*arguments, "--json"])
     result = json.loads(capsys.readouterr().out)
