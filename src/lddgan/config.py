@@ -33,7 +33,7 @@ from lddgan.config_parts import (
     UVitConfig,
 )
 from lddgan.diffusion.schedule import Schedule
-from lddgan.errors import UserError
+from lddgan.errors import UserError, first_line
 from lddgan.runtime.files import atomic_write
 
 
@@ -175,7 +175,7 @@ def load_yaml(path: str | Path) -> Config:
     except FileNotFoundError:
         raise UserError(f"there is no config file '{path}': check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"'{path}' cannot be read as YAML ({str(error).splitlines()[0]}): mend the file") from None
+        raise UserError(f"'{path}' cannot be read as YAML ({first_line(error)}): mend the file") from None
     if not isinstance(values, dict):
         raise UserError(f"'{path}' is not a config (a YAML mapping): take one from a run folder or --dry-run")
     return from_dict(values, f"'{path}'")

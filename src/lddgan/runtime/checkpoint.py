@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lddgan.errors import RunStopped, UserError
+from lddgan.errors import RunStopped, UserError, first_line
 from lddgan.runtime.files import atomic_write
 
 
@@ -43,7 +43,7 @@ class Checkpoint:
             with atomic_write(self.path) as temporary:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise RunStopped(
                 f"could not save '{self.path}' at step {step} ({reason}): the checkpoint before it is intact; "
                 "free space and resume"
@@ -72,8 +72,9 @@ class Checkpoint:
         except UserError:
             raise
         except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the checkpoint '{self.path}' cannot be read ({reason}): start a new run") from error
+            raise UserError(
+                f"the checkpoint '{self.path}' cannot be read ({first_line(error)}): start a new run"
+            ) from error
         return int(state["step"])
 
 
