@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lddgan.bench import timed
+from lddgan.data.latents import to_uint8
 from lddgan.diffusion.schedule import Schedule
 from lddgan.networks import discriminator, scaling
 from lddgan.pipeline import Pipeline
@@ -76,18 +78,18 @@ def plain_sample(
     return decode(x)
 
 
-def plain_drawer(pipe: Pipeline, indices: Sequence[int], decoder: str = "full") -> Callable[[], Tensor]:
-    """What draws the images `indices` of seed 0 the plain way, in [-1, 1]; `decoder` is for latent models."""
+def plain_drawer(pipe: Pipeline, indices: Sequence[int], decoder: str = "full") -> Callable[[], np.ndarray]:
+    """What draws the images `indices` of seed 0 the plain way, uint8 `[n, H, W, C]`; `decoder` is for latent models."""
     generator, space, config = plain_copy(pipe.generator), plain_copy(pipe.space), pipe.config
     if isinstance(space, LatentSpace):
         space.decoder = decoder
 
     @torch.inference_mode()
-    def draw() -> Tensor:
+    def draw() -> np.ndarray:
         sizes = config.space_shape, config.generator.latent_dim, pipe.schedule.num_steps
         draws = image_draws(0, indices, *sizes, pipe.device)
         with plain_filters():
-            return plain_sample(generator, space.decode, pipe.schedule, *draws).cpu()
+            return to_uint8(plain_sample(generator, space.decode, pipe.schedule, *draws)).cpu().numpy()
 
     return draw
 

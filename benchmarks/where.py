@@ -19,7 +19,6 @@ import torch
 from plain import plain_drawer
 from samples import exit_code
 
-from lddgan.data.latents import to_uint8
 from lddgan.pipeline import ENGINES, Pipeline
 from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
@@ -64,7 +63,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     def ours() -> np.ndarray:
         return pipe.draw(range(args.batch))
 
-    theirs, images = to_uint8(plain_drawer(pipe, range(count), pipe.decoder)()).numpy(), pipe.draw(range(count))
+    theirs, images = plain_drawer(pipe, range(count), pipe.decoder)(), pipe.draw(range(count))
     ours()
     profiles = {"plain": shares(plain, device), "ours": shares(ours, device)}
     print(f"{'':<30} {'plain':>7} {'ours':>7}")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lddgan.networks import winograd
+from lddgan.networks import prepared, winograd
 from lddgan.networks.layers import conv3x3
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -54,12 +54,22 @@ def test_kept_kernels_follow_the_weights(sizes):
         for _ in range(2):
             expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
             assert off(winograd.conv3x3(x, weight, bias), expected) < 2e-6
-    assert winograd._keeps_kernel(8) is False  # not outside of inference mode
+    assert weight in prepared._prepared and winograd._keeps_kernel(8) is False  # not outside of inference mode
     weight += 1
     with torch.inference_mode():
         for part in (x, x[:1]):
             expected = F.conv2d(part.double(), weight.double(), bias.double(), padding=1)
             assert off(winograd.conv3x3(part, weight, bias), expected) < 3e-6
+
+
+def test_a_gradient_by_the_input_that_does_not_pay_goes_by_torch(monkeypatch):
+    ours = [part.requires_grad_() for part in given(*SIZES[0])]
+    result, asked = winograd.conv3x3(*ours), []
+    monkeypatch.setattr(winograd, "_pays", lambda x, weight: asked.append(tuple(weight.shape)))
+    along = torch.randn(result.shape)
+    (gradient,) = torch.autograd.grad(result, ours[0], along)
+    of_torch = torch.nn.grad.conv2d_input(ours[0].shape, ours[1].double(), along.double(), padding=1)
+    assert off(gradient, of_torch) < 1e-6 and asked == [(48, 80, 3, 3)]
 
 
 def test_a_gradient_can_be_differentiated_again():

@@ -55,6 +55,13 @@ def test_columns_that_never_hold_a_finite_value_and_single_rows_are_drawn(tmp_pa
     assert colour_share(tmp_path / "x.png", COLOURS[0]) > 0
 
 
+@pytest.mark.parametrize("scale", [1e-7, 9e-4, 0.09, 9.0, 9e4, 9e8])
+def test_labels_stay_within_the_picture(scale, tmp_path):
+    rows = [{"step": step, "loss": (-1) ** step * scale * step / 7} for step in range(8)]
+    plot_curves(rows, tmp_path / "curves.png", "title")
+    assert (np.asarray(Image.open(tmp_path / "curves.png").convert("L"))[:, :4] == 255).all()
+
+
 def test_nothing_to_plot_and_an_unwritable_folder_are_errors(tmp_path):
     with pytest.raises(ValueError, match="nothing to plot"):
         plot_curves([{"step": 1}], tmp_path / "x.png", "x")

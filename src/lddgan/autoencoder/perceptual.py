@@ -149,7 +149,8 @@ def load_perceptual(name: str, weights: str | Path | None, device: str | torch.d
     import torchvision.models  # takes more than a second
 
     kind = KINDS[name]
-    path = Path(weights) if weights else _download(name, kind)
+    url = torchvision.models.get_model_weights(kind.network)["IMAGENET1K_V1"].url if kind.downloads else None
+    path = Path(weights) if weights else _download(name, url)
     with torch.device("meta"):  # its weights are loaded, not drawn: the state of the random numbers stays as it was
         network = torchvision.models.get_model(kind.network).features[: kind.ends[-1]]
     network.to_empty(device="cpu")
@@ -176,13 +177,10 @@ def _heads(kind: Kind) -> list[Tensor]:
     return [state[f"lin{layer}.model.1.weight"] for layer in range(len(kind.ends))]
 
 
-def _download(name: str, kind: Kind) -> Path:
+def _download(name: str, url: str | None) -> Path:
     """torchvision's weights in the cache of torch hub, fetched there if they are not yet."""
-    if not kind.downloads:
+    if url is None:
         raise UserError(f"the weights of {name} cannot be downloaded: get the file that holds them and {MEND}")
-    import torchvision.models
-
-    url = torchvision.models.get_model_weights(kind.network)["IMAGENET1K_V1"].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.exists():
         prefix = path.stem.rpartition("-")[2]  # the start of the SHA-256

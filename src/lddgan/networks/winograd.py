@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lddgan.networks import prepared
@@ -105,7 +104,7 @@ class _Conv3x3(torch.autograd.Function):
         if torch.is_grad_enabled():  # to be differentiated again: torch's own operator can
             return _backward(gradient, x, weight, wanted)
         return (
-            _convolve(gradient, weight.flip(2, 3).transpose(0, 1), None) if wanted[0] else None,
+            _input_gradient(gradient, x, weight) if wanted[0] else None,
             _weight_gradient(gradient, x, weight) if wanted[1] else None,
             gradient.sum((0, 2, 3)) if wanted[2] else None,
         )
@@ -133,18 +132,16 @@ def _keeps_kernel(tiles: int) -> bool:
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     (batch, channels, height, width), channels_out = x.shape, len(weight)
-    if not _pays(x, weight):
-        return F.conv2d(x, weight, bias, padding=1)
     _, to_kernel, to_pixels, ones = _transforms()
-    how, tiles = ((0, 0), (1, 1), (1, 1), 36), batch * height * width // 16
     parts, result = _parts(x, channels_out), x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
+    how, shape = ((0, 0), (1, 1), (1, 1), 36), (1, 36 * channels, len(parts[0]) * height * width // 16, 1)
 
     def packed() -> Tensor:
         kernel = to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)
-        shape = (1, 36 * channels, len(parts[0]) * height * width // 16, 1)
         return prepared.pack(kernel.view(36 * channels_out, channels, 1, 1), shape, how)
 
-    kernel = prepared.prepared(weight, ("winograd", tiles), packed) if _keeps_kernel(tiles) else packed()
+    keeps = _keeps_kernel(batch * height * width // 16)
+    kernel = prepared.prepared(weight, ("winograd", shape), packed) if keeps else packed()
     of_products = None if bias is None else torch.outer(ones, bias).view(-1)
     for part, out in zip(parts, _parts(result, channels), strict=True):
         values = _of_tiles(part).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
@@ -155,10 +152,17 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
+def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """`[B, C, H, W]`, from the result's `gradient` `[B, K, H, W]`: the same convolution turned round, which with the
+    channels exchanged need not pay."""
+    turned = weight.flip(2, 3).transpose(0, 1)
+    if _pays(gradient, turned):
+        return _convolve(gradient, turned, None)
+    return _backward(gradient, x, weight, (True, False, False))[0]
+
+
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """`[K, C, 3, 3]`, from the result's `gradient` `[B, K, H, W]` and `x` `[B, C, H, W]`."""
-    if not _pays(x, weight):
-        return _backward(gradient, x, weight, (False, True, False))[1]
     channels_out, channels = weight.shape[:2]
     _, to_kernel, to_pixels, _ = _transforms()
     kernel = x.new_zeros(36, channels_out, channels)

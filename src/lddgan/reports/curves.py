@@ -37,7 +37,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: str | Path, title: st
     width, height = 4.2 * across + 0.2, 2.7 * down + 0.5
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     figure.suptitle(title, fontsize=13, fontweight="bold", color=INK, x=0.012, ha="left")
-    # Margins that hold any of these labels: to measure each would take as long as all the drawing.
+    # Margins for labels of up to seven characters: to measure each would take as long as all the drawing.
     figure.subplots_adjust(
         left=0.65 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - 0.75 / height, wspace=0.2, hspace=0.32
     )
@@ -101,6 +101,8 @@ def _style(panel: Axes, values: np.ndarray) -> None:
         panel.set_yscale("log")
         panel.yaxis.set_major_locator(LogLocator(numticks=6))
         panel.yaxis.set_minor_formatter(NullFormatter())
+    elif len(values) and not 0.01 <= np.abs(values).max() < 1e5:
+        panel.yaxis.set_major_formatter(EngFormatter(sep=""))  # its labels stay short
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.grid(True, color="#e2e8f0", linewidth=0.7)
     panel.set_axisbelow(True)
