@@ -22,8 +22,8 @@ from lddgan.networks import prepared
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 """Where the polynomials of tile and kernel are multiplied, besides infinity. The usual 0, 1, -1, 2, -2 round twice as
 much; with these the error is 1.4 times that of the direct sum."""
-SAVES = 3.0
-"""What the fewer multiplications save (`_pays`)."""
+DRAWING_SAVES, TRAINING_SAVES = 2.1, 3.0
+"""What the fewer multiplications save (`_pays`): more in training, for torch's gradient of the weight is slow."""
 FEW_TILES = 512
 """With fewer, transforming the kernel takes so long (a twentieth and more) that for drawing it is kept, at four times
 its size."""
@@ -122,7 +122,8 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     and it is only read where it is kept (for drawing, so the answer may be another there).
     """
     tiles = len(x) * x.shape[2] * x.shape[3] // 16
-    return 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles < SAVES
+    costs = 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles
+    return costs < (DRAWING_SAVES if prepared.is_drawing() else TRAINING_SAVES)
 
 
 def _keeps_kernel(tiles: int) -> bool:
