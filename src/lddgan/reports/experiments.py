@@ -58,11 +58,19 @@ class Set:
     trials: int = 300
     family: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Recipes of the systems that are no setting of `recipe`: the predecessors and the ViT."""
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of all its rows that are otherwise than in the recipes."""
 
 
 SETS: dict[str, dict[str, Set]] = {
     "small": {
-        "cifar10": Set("cifar10-small", 10_000, trials=10, family={name: f"cifar10-{name}-small" for name in FAMILY}),
+        "cifar10": Set(
+            "cifar10-small",
+            10_000,
+            trials=10,
+            family={name: f"cifar10-{name}-small" for name in FAMILY},
+            changes={"stage2.learning_rate_generator": 3e-4},  # one rate for the whole family
+        ),
         # 2,000, as a Gaussian of the 1,280 features of efficientnet-lite0 takes more images than that; for the same
         # reason reconstructions are those of the training images, not of the 80 held out.
         "digits": Set("demo", 2_000, "train", trials=10),
@@ -101,7 +109,7 @@ class Plan:
     def base(self, system: str = "") -> Config:
         """The recipe of `system`, with its autoencoder, which all systems of that autoencoder share; its seed stays
         that of the recipe. What a recipe has beyond the papers is left out: the rows compare theirs."""
-        fields: dict[str, Any] = {"data": self.data, "stage2.spread": 0.0, "sample_gain": 1.0}
+        fields: dict[str, Any] = {"data": self.data, "stage2.spread": 0.0, "sample_gain": 1.0, **self.kind.changes}
         if system.endswith(WITH_KL):
             fields["autoencoder.kind"] = "kl"
         return with_fields(recipe(self.kind.family.get(system, self.kind.recipe)), fields)
