@@ -98,7 +98,7 @@ def cifar10_small() -> Config:
 
 
 def _small() -> Config:
-    """What those for two CPU cores have in common, with the rates that their rows of the tables were run with."""
+    """What LDDGAN and its predecessors have in common there."""
     return Config(
         recipe="cifar10-small",
         data="cifar10",
@@ -174,11 +174,11 @@ cifar10_uvit_large = _uvit(
 # The latent has 8x8 pixels here: a pixel a token leaves as many tokens as above.
 _SMALL = _VIT.format("{}", ", for two CPU cores")
 cifar10_uvit_tiny_small = _uvit(
-    "cifar10-uvit-tiny-small", _small, _SMALL.format("Tiny"), 6, patch=1, embed_dim=128, depth=11, num_heads=2
+    "cifar10-uvit-tiny-small", cifar10_small, _SMALL.format("Tiny"), 6, patch=1, embed_dim=128, depth=11, num_heads=2
 )
 cifar10_uvit_mid_small = _uvit(
-    "cifar10-uvit-mid-small", _small, _SMALL.format("Mid"), 6, patch=1, embed_dim=192, depth=11, num_heads=3
+    "cifar10-uvit-mid-small", cifar10_small, _SMALL.format("Mid"), 6, patch=1, embed_dim=192, depth=11, num_heads=3
 )
 cifar10_uvit_large_small = _uvit(
-    "cifar10-uvit-large-small", _small, _SMALL.format("Large"), 6, patch=1, embed_dim=192, depth=15, num_heads=3
+    "cifar10-uvit-large-small", cifar10_small, _SMALL.format("Large"), 6, patch=1, embed_dim=192, depth=15, num_heads=3
 )
