@@ -152,7 +152,9 @@ def load_perceptual(name: str, weights: str | Path | None, device: str | torch.d
     url = torchvision.models.get_model_weights(kind.network)["IMAGENET1K_V1"].url if kind.downloads else None
     path = Path(weights) if weights else _download(name, url)
     with torch.device("meta"):  # its weights are loaded, not drawn: the state of the random numbers stays as it was
-        network = torchvision.models.get_model(kind.network).features[: kind.ends[-1]]
+        layers = torchvision.models.get_model(kind.network).features
+        assert isinstance(layers, nn.Sequential)
+        network = layers[: kind.ends[-1]]
     network.to_empty(device="cpu")
     try:
         with path.open("rb"):  # safetensors' errors of missing files give no reason
