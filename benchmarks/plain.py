@@ -24,7 +24,6 @@ from lddgan.data.latents import to_uint8
 from lddgan.diffusion.schedule import Schedule
 from lddgan.networks import discriminator, scaling
 from lddgan.pipeline import Pipeline
-from lddgan.runtime.seeds import image_draws
 from lddgan.spaces.latent import LatentSpace
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -80,16 +79,15 @@ def plain_sample(
 
 def plain_drawer(pipe: Pipeline, indices: Sequence[int], decoder: str = "full") -> Callable[[], np.ndarray]:
     """What draws the images `indices` of seed 0 the plain way, uint8 `[n, H, W, C]`; `decoder` is for latent models."""
-    generator, space, config = plain_copy(pipe.generator), plain_copy(pipe.space), pipe.config
+    generator, space = plain_copy(pipe.generator), plain_copy(pipe.space)
     if isinstance(space, LatentSpace):
         space.decoder = decoder
 
     @torch.inference_mode()
     def draw() -> np.ndarray:
-        sizes = config.space_shape, config.generator.latent_dim, pipe.schedule.num_steps
-        draws = image_draws(0, indices, *sizes, pipe.device)
         with plain_filters():
-            return to_uint8(plain_sample(generator, space.decode, pipe.schedule, *draws)).cpu().numpy()
+            x_0 = plain_sample(generator, space.decode, pipe.schedule, *pipe._draws(0, indices))
+        return to_uint8(x_0).cpu().numpy()
 
     return draw
 
