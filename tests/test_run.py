@@ -214,6 +214,7 @@ def test_a_run_that_diverges_stops_and_its_checkpoint_still_loads(tmp_path, tiny
         config,
         stage1=dataclasses.replace(config.stage1, epochs=1),
         stage2=dataclasses.replace(config.stage2, learning_rate_generator=1e30, cosine_decay=False),
+        checkpoint_seconds=1e-3,  # after every step: the second already diverges
     )
     with pytest.raises(RunStopped, match="is not finite, so the run stopped.*start a new run") as stopped:
         start_run(config, tmp_path / "run", **HERE)
