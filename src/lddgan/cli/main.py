@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from lddgan.errors import RunStopped, UserError
+from lddgan.runtime.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": "train on real handwritten digits in minutes and look at the samples",
@@ -50,6 +51,7 @@ def run(arguments: list[str]) -> None:
 
 def main() -> None:
     """The entry point of the program: exit code 2 for bad input, 1 or 128 + signal for a run that stopped."""
+    keep_freed_memory()
     try:
         run(sys.argv[1:])
     except UserError as error:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from lddgan.networks import prepared
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 """Where the polynomials of tile and kernel are multiplied, besides infinity. The usual 0, 1, -1, 2, -2 round twice as
 much; with these the error is 1.4 times that of the direct sum."""
-DRAWING_SAVES, TRAINING_SAVES = 2.1, 3.0
+DRAWING_SAVES, TRAINING_SAVES = 2.1, 2.7
 """What the fewer multiplications save (`_pays`): more in training, for torch's gradient of the weight is slow."""
 FEW_TILES = 512
 """With fewer, transforming the kernel takes so long (a twentieth and more) that for drawing it is kept, at four times
@@ -59,7 +60,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
         and x.shape[2] % 4 == x.shape[3] % 4 == 0
         and x.numel() > 0
         and prepared.in_channels_last(weight)
-        and _pays(x, weight)
+        and _pays(x, len(weight))
     )
 
 
@@ -116,13 +117,13 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, b
     )
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
+def _pays(x: Tensor, channels_out: int) -> bool:
     """Whether the transforms cost less than is saved, each in nanoseconds for a tile and a pair of channels: those of
     tile and result weigh less the more channels each is multiplied with, that of the kernel the more tiles there are,
     and it is only read where it is kept (for drawing, so the answer may be another there).
     """
     tiles = len(x) * x.shape[2] * x.shape[3] // 16
-    costs = 95 / weight.shape[0] + 60 / weight.shape[1] + (15 if _keeps_kernel(tiles) else 80) / tiles
+    costs = 95 / channels_out + 60 / x.shape[1] + (15 if _keeps_kernel(tiles) else 30) / tiles
     return costs < (DRAWING_SAVES if prepared.is_drawing() else TRAINING_SAVES)
 
 
@@ -131,45 +132,73 @@ def _keeps_kernel(tiles: int) -> bool:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    (batch, channels, height, width), channels_out = x.shape, len(weight)
-    _, to_kernel, to_pixels, ones = _transforms()
-    parts, result = _parts(x, channels_out), x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
-    how, shape = ((0, 0), (1, 1), (1, 1), 36), (1, 36 * channels, len(parts[0]) * height * width // 16, 1)
+    if prepared.is_drawing():
+        return _by_tiles(x, len(weight), _packed(x, weight), bias)
+    return _by_tiles(x, len(weight), _batched(_of_kernel(weight).mT), bias)
 
-    def packed() -> Tensor:
-        kernel = to_kernel @ weight.permute(2, 3, 0, 1).reshape(9, -1)
-        return prepared.pack(kernel.view(36 * channels_out, channels, 1, 1), shape, how)
+
+def _by_tiles(x: Tensor, channels_out: int, multiply: Callable[[Tensor], Tensor], bias: Tensor | None) -> Tensor:
+    """`multiply` takes values `[T, 36, C]` to products `[T, 36, K]`."""
+    batch, channels, height, width = x.shape
+    result = x.new_empty(batch, height, width, channels_out).permute(0, 3, 1, 2)
+    for part, out in zip(_parts(x, channels_out), _parts(result, channels), strict=True):
+        pixels = _pixels(out)
+        of_pixels = (_transforms().pixels @ multiply(_of_tiles(part))).view(pixels.shape)
+        if bias is None:
+            pixels.copy_(of_pixels)
+        else:
+            torch.add(of_pixels, bias, out=pixels)
+    return result
+
+
+def _batched(kernel: Tensor) -> Callable[[Tensor], Tensor]:
+    """The 36 products with `kernel` `[36, C, K]`, as it is."""
+    return lambda values: torch.bmm(values.transpose(0, 1), kernel).transpose(0, 1)
+
+
+def _packed(x: Tensor, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The 36 products as one grouped convolution, for which the kernel is packed: by a twentieth faster than torch.bmm,
+    unless packing, at each step of a training, takes longer than that saves."""
+    (batch, channels, height, width), channels_out = x.shape, len(weight)
+    how = ((0, 0), (1, 1), (1, 1), 36)
+    shape = (1, 36 * channels, len(_parts(x, channels_out)[0]) * height * width // 16, 1)
+
+    def pack() -> Tensor:
+        return prepared.pack(_of_kernel(weight).reshape(36 * channels_out, channels, 1, 1), shape, how)
 
     keeps = _keeps_kernel(batch * height * width // 16)
-    kernel = prepared.prepared(weight, ("winograd", shape), packed) if keeps else packed()
-    of_products = None if bias is None else torch.outer(ones, bias).view(-1)
-    for part, out in zip(parts, _parts(result, channels), strict=True):
-        values = _of_tiles(part).view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
-        # 36 matrix products, as a grouped convolution: packed it is as fast as any, torch.bmm takes a tenth longer
-        products = prepared.convolve_packed(values, kernel, of_products, how)
-        of_pixels, pixels = to_pixels @ products.permute(0, 2, 3, 1).reshape(-1, 36, channels_out), _pixels(out)
-        pixels.copy_(of_pixels.view(pixels.shape))
-    return result
+    kernel = prepared.prepared(weight, ("winograd", shape), pack) if keeps else pack()
+
+    def multiply(values: Tensor) -> Tensor:
+        values = values.view(1, -1, 1, 36 * channels).permute(0, 3, 1, 2)  # [1, 36 C, T, 1]
+        products = prepared.convolve_packed(values, kernel, None, how)
+        return products.permute(0, 2, 3, 1).reshape(-1, 36, channels_out)
+
+    return multiply
+
+
+def _of_kernel(weight: Tensor, *, turned: bool = False) -> Tensor:
+    """`weight` `[K, C, 3, 3]` transformed, `[36, K, C]`; `turned` by half a turn before."""
+    to_kernel = _transforms().kernel.flip(1) if turned else _transforms().kernel
+    return (to_kernel @ weight.permute(0, 2, 3, 1).flatten(1, 2)).transpose(0, 1)
 
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """`[B, C, H, W]`, from the result's `gradient` `[B, K, H, W]`: the same convolution turned round, which with the
     channels exchanged need not pay."""
-    turned = weight.flip(2, 3).transpose(0, 1)
-    if _pays(gradient, turned):
-        return _convolve(gradient, turned, None)
+    if _pays(gradient, x.shape[1]):
+        return _by_tiles(gradient, x.shape[1], _batched(_of_kernel(weight, turned=True)), None)
     return _backward(gradient, x, weight, (True, False, False))[0]
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """`[K, C, 3, 3]`, from the result's `gradient` `[B, K, H, W]` and `x` `[B, C, H, W]`."""
     channels_out, channels = weight.shape[:2]
-    _, to_kernel, to_pixels, _ = _transforms()
-    kernel = x.new_zeros(36, channels_out, channels)
-    for part, of_part in zip(_parts(x, channels_out), _parts(gradient, channels), strict=True):
-        of_products = to_pixels.T @ _pixels(of_part).reshape(-1, 16, channels_out)  # [T, 36, K]
-        kernel.baddbmm_(of_products.permute(1, 2, 0), _of_tiles(part).transpose(0, 1))
-    return (to_kernel.T @ kernel.view(36, -1)).view(3, 3, channels_out, channels).permute(2, 3, 0, 1)
+    kernel = x.new_empty(36, channels_out, channels)
+    for i, (part, of_part) in enumerate(zip(_parts(x, channels_out), _parts(gradient, channels), strict=True)):
+        of_products = _transforms().pixels.T @ _pixels(of_part).reshape(-1, 16, channels_out)  # [T, 36, K]
+        kernel.baddbmm_(of_products.permute(1, 2, 0), _of_tiles(part).transpose(0, 1), beta=min(i, 1))
+    return (_transforms().kernel.T @ kernel.transpose(0, 1)).view(channels_out, 3, 3, channels).permute(0, 3, 1, 2)
 
 
 def _parts(x: Tensor, other_channels: int) -> tuple[Tensor, ...]:
@@ -191,7 +220,7 @@ def _along(lines: Tensor) -> Tensor:
 
     Beyond the ends there are zeros, so nothing is multiplied. Where tiles overlap they are not copied apart.
     """
-    to_tile, (count, length, size) = _transforms()[0], lines.shape
+    to_tile, (count, length, size) = _transforms().tile, lines.shape
     out = lines.new_empty(length // 4, count, 6, size)
     for tile in range(length // 4):
         start, stop = max(0, 4 * tile - 1), min(length, 4 * tile + 5)
@@ -205,10 +234,17 @@ def _pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(1, 3, 0, 2, 4, 5)
 
 
+class _Transforms(NamedTuple):
+    """`B` of an axis, `G` and `A` of both at once, which for these is faster."""
+
+    tile: Tensor  # [6, 6]
+    kernel: Tensor  # [36, 9]
+    pixels: Tensor  # [16, 36]
+
+
 @functools.cache
-def _transforms() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """By Cook and Toom: `B` `[6, 6]` of an axis, `G` `[36, 9]` and `A` `[16, 36]` of both at once, which for these is
-    faster, and the least `[36]` that `A` takes to ones."""
+def _transforms() -> _Transforms:
+    """By Cook and Toom."""
     a = np.array(POINTS)
     others = [np.delete(a, i) for i in range(len(a))]
     with_infinity = np.array([0.0] * len(a) + [1.0])
@@ -223,9 +259,5 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_tile /= np.linalg.norm(of_tile, axis=1, keepdims=True)
     of_kernel /= np.linalg.norm(of_kernel, axis=1, keepdims=True)
     with torch.inference_mode(False):  # drawing may come first, training must still be able to use them
-        ones = np.linalg.pinv(of_pixels) @ np.ones((4, 1))
-        tile, kernel, pixels, ones = (
-            torch.from_numpy(m).float()
-            for m in (of_tile, np.kron(of_kernel, of_kernel), np.kron(of_pixels, of_pixels), np.kron(ones, ones)[:, 0])
-        )
-    return tile, kernel, pixels, ones
+        both_axes = np.kron(of_kernel, of_kernel), np.kron(of_pixels, of_pixels)
+        return _Transforms(*(torch.from_numpy(matrix).float() for matrix in (of_tile, *both_axes)))
