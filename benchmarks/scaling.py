@@ -20,7 +20,7 @@ from samples import exit_code
 from lddgan.runtime.device import describe, resolve_device
 
 CHILD = (
-    "import sys, time, resource; from lddgan.cli.main import run; started = time.perf_counter(); run(sys.argv[1:]); "
+    "import time, resource; from lddgan.cli.main import main; started = time.perf_counter(); main(); "
     "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 )
 
