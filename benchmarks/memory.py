@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from samples import exit_code
 
 CHILD = (
-    "import sys, resource; from lddgan.cli.main import run; run(sys.argv[1:]); "
+    "import resource; from lddgan.cli.main import main; main(); "
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 )
 

@@ -24,10 +24,10 @@ from lddgan.reports.grid import save_grid
 from lddgan.runtime.device import describe, resolve_device
 
 KINDS = {
+    "copies, padding and layout": ("copy_", "clone", "contiguous", "cat", "pad", "fill", "zero", "empty", "reorder"),
     "convolution": ("convolution", "conv2d", "conv_transpose"),
     "norm": ("norm",),
     "matrix product and attention": ("addmm", "::mm", "bmm", "linear", "attention"),
-    "copies, padding and layout": ("copy_", "clone", "contiguous", "cat", "pad", "fill", "zero", "empty", "reorder"),
     "element by element": ("silu", "relu", "mul", "add", "div", "sub", "clamp", "tanh", "round", "sqrt", "gelu"),
 }
 SHOWN, CONTRAST = 12, 32

@@ -85,14 +85,27 @@ def test_a_gradient_can_be_differentiated_again():
     assert off(of_penalty(winograd.conv3x3, *ours), expected) < 3e-6
 
 
-def test_batches_that_are_cut_up_give_the_same(monkeypatch):
-    x, weight, bias = (part.requires_grad_() for part in given(*SIZES[2]))
+@pytest.mark.parametrize("biased", [True, False])
+def test_batches_that_are_cut_up_give_the_same(monkeypatch, biased):
+    parts = [part.requires_grad_() for part in given(*SIZES[2])]
+    x, weight, bias = parts if biased else [*parts[:2], None]
     whole = winograd.conv3x3(x, weight, bias)
-    of_weight = torch.autograd.grad(whole.square().sum(), weight)[0]
+    gradients = torch.autograd.grad(whole.square().sum(), (x, weight))
     monkeypatch.setattr(winograd, "AT_ONCE", 3 * 36 * 4 * 160)  # three images of four tiles
+    assert len({len(part) for part in winograd._parts(x, 160)}) == 2  # unequal
     cut = winograd.conv3x3(x, weight, bias)
     assert off(cut, whole) < 1e-6
-    assert off(torch.autograd.grad(cut.square().sum(), weight)[0], of_weight) < 1e-6
+    for gradient, of_whole in zip(torch.autograd.grad(cut.square().sum(), (x, weight)), gradients, strict=True):
+        assert off(gradient, of_whole) < 1e-6
+    with torch.inference_mode():  # packed
+        assert off(winograd.conv3x3(x, weight, bias), whole) < 1e-6
+
+
+def test_a_kernel_of_many_tiles_is_not_kept():
+    x, weight, bias = given(winograd.FEW_TILES, 16, 24, 4, 4)
+    with torch.inference_mode():
+        assert off(winograd.conv3x3(x, weight, None), F.conv2d(x.double(), weight.double(), padding=1)) < 2e-6
+    assert weight not in prepared._prepared
 
 
 @pytest.mark.parametrize("gradient", [True, False])

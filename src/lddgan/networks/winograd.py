@@ -157,8 +157,8 @@ def _batched(kernel: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _packed(x: Tensor, weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The 36 products as one grouped convolution, for which the kernel is packed: by a twentieth faster than torch.bmm,
-    unless packing, at each step of a training, takes longer than that saves."""
+    """The 36 products as one grouped convolution, for which the kernel is packed: for drawing, a twentieth faster than
+    torch.bmm. In training, with a new kernel at each step, packing costs more than that."""
     (batch, channels, height, width), channels_out = x.shape, len(weight)
     how = ((0, 0), (1, 1), (1, 1), 36)
     shape = (1, 36 * channels, len(_parts(x, channels_out)[0]) * height * width // 16, 1)
@@ -235,11 +235,11 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 class _Transforms(NamedTuple):
-    """`B` of an axis, `G` and `A` of both at once, which for these is faster."""
+    """`B` of one axis, `G` and `A` of both at once, which for these is faster."""
 
-    tile: Tensor  # [6, 6]
-    kernel: Tensor  # [36, 9]
-    pixels: Tensor  # [16, 36]
+    tile: Tensor  # B, [6, 6]
+    kernel: Tensor  # G, [36, 9]
+    pixels: Tensor  # A, [16, 36]
 
 
 @functools.cache
