@@ -38,7 +38,7 @@ def demo() -> Config:
         # variety that they lack.
         stage2=Stage2Config(
             epochs=38, batch=64, learning_rate_generator=2e-3, learning_rate_discriminator=2e-3, ema_decay=0.995,
-            r1_gamma=1.0, r1_every=8, objective="reconstruction", spread=0.19, reuse=True, cosine_decay=True,
+            r1_gamma=1.0, r1_every=8, objective="reconstruction", spread=0.2, reuse=True, cosine_decay=True,
             report_every=600, precision="float32",
         ),
         sample_gain=1.02,  # the data's deviation over the samples'
