@@ -28,7 +28,7 @@ import lddgan.gan.train
 import lddgan.run
 from lddgan import Pipeline
 from lddgan.autoencoder.slim import SlimDecoder
-from lddgan.config import load_yaml, with_fields
+from lddgan.config import load_yaml, save_yaml, with_fields
 from lddgan.errors import RunStopped, UserError
 from lddgan.interop.given import given_autoencoder
 from lddgan.models import load_space, save_model
@@ -227,6 +227,8 @@ def test_a_run_that_diverges_stops_and_its_checkpoint_still_loads(tmp_path, tiny
 def test_a_full_disk_is_a_sentence_and_the_run_can_go_on(copied_run, finished_run, monkeypatch):
     for name in ("model/generator.safetensors", "checkpoints/stage2.pt"):
         (copied_run / name).unlink()
+    config = load_yaml(copied_run / "config.yaml")
+    save_yaml(dataclasses.replace(config, checkpoint_seconds=1e-3), copied_run / "config.yaml")
 
     def fill_the_disk(folder, *rest):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -246,9 +248,11 @@ def test_interrupted_between_the_stages(copied_run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lddgan.run, "cached_latents", interrupt)
-    with pytest.raises(RunStopped, match="go on with: lddgan train --resume") as stopped:
+    with pytest.raises(RunStopped, match=r"go on with: lddgan train --resume \S+run$") as stopped:
         resume_run(copied_run, **HERE)
     assert stopped.value.exit_code == 130
+    with pytest.raises(RunStopped, match=r"go on with: lddgan train --resume \S+run --skip-broken$"):
+        resume_run(copied_run, device="cpu", skip_broken=True)
 
 
 def test_a_decoder_alone_is_trained_for_a_given_model_whose_other_networks_stay(tmp_path, tiny_data, finished_run):

@@ -64,7 +64,7 @@ def assert_equal_runs(run, finished):
 )
 def test_ends_with_the_same_bits(first, second, finished_run, tiny_data, cache, tmp_path):
     run = tmp_path / "run"
-    save_yaml(tiny_config(tiny_data), tmp_path / "config.yaml")
+    save_yaml(tiny_config(tiny_data, checkpoint_seconds=0.05), tmp_path / "config.yaml")
     device = ("--device", "cpu")
 
     process = launch("train", str(tmp_path / "config.yaml"), "--out", str(run), *device, cache=cache)

@@ -68,7 +68,7 @@ def tiny_config(data: str | Path = "digits", **changes) -> Config:
         slim_decoder=SlimDecoderConfig(
             width=4, num_blocks=1, epochs=8, learning_rate=1e-3, discriminator_start=10, noise=0.1
         ),
-        checkpoint_seconds=0.2,
+        checkpoint_seconds=60.0,
     )
     return dataclasses.replace(config, **changes)
 

@@ -69,7 +69,7 @@ def start_run(
         config = load_yaml(folder / "config.yaml")  # the first has written what there is to know
         images = images or load_images(config, skip_broken)
         everyone.wait()
-        _train(config, folder, images, device)
+        _train(config, folder, images, device, skip_broken)
 
 
 def _prepare(
@@ -109,7 +109,7 @@ def resume_run(folder: Path, *, device: str, skip_broken: bool) -> None:
         _require_shares(config)
         images = load_images(config, skip_broken)
         everyone.wait()
-        _train(config, folder, images, device)
+        _train(config, folder, images, device, skip_broken)
 
 
 def _require_shares(config: Config) -> None:
@@ -187,8 +187,11 @@ def _require_sources(config: Config, parts: Mapping[str, nn.Module]) -> None:
             raise UserError(f"the stage {stage} is left out, so its weights must come from --init MODEL: name one")
 
 
-def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str) -> None:
+def _train(
+    config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str, skip_broken: bool
+) -> None:  # fmt: skip
     device = resolve_device(device_name)
+    go_on = f"go on with: lddgan train --resume {folder}" + " --skip-broken" * skip_broken
     train, held_out = images
     started = time.monotonic()
     space, generator = build_space(config), build_generator(config)
@@ -203,15 +206,13 @@ def _train(config: Config, folder: Path, images: tuple[ImageSet, ImageSet], devi
         else:
             _train_in_space(config, folder, space, generator, given, images, device)
     except RunStopped as stop:
-        how = f"; go on with: lddgan train --resume {folder}" if stop.resumable else ""
+        how = f"; {go_on}" if stop.resumable else ""
         raise RunStopped(f"{stop}{how}", stop.exit_code) from stop
     except KeyboardInterrupt:
-        raise RunStopped(f"stopped; go on with: lddgan train --resume {folder}", 130) from None
+        raise RunStopped(f"stopped; {go_on}", 130) from None
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunStopped(
-            f"could not write to '{folder}' ({reason}): mend that and go on with: lddgan train --resume {folder}"
-        ) from error
+        raise RunStopped(f"could not write to '{folder}' ({reason}): mend that and {go_on}") from error
     if not world().first:
         return
     minutes = (time.monotonic() - started) / 60

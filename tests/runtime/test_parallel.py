@@ -117,7 +117,7 @@ def test_two_processes_equal_one_and_resume_as_one(small, tmp_path):
     assert "done: the model is" in out and other_out == ""  # one speaks
     assert_near(tmp_path / "two", small / "alone")
 
-    stopped = Team(2, *train(small, tmp_path / "half"), cache=small / "cache")
+    stopped = Team(2, *train(small, tmp_path / "half", "--checkpoint_seconds", "0.05"), cache=small / "cache")
     checkpoint, deadline = tmp_path / "half" / "checkpoints" / "stage2.pt", time.monotonic() + 100
     while not checkpoint.exists():
         assert time.monotonic() < deadline and stopped.processes[0].poll() is None
@@ -180,7 +180,7 @@ def test_two_processes_share_the_images_that_are_measured(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hung_process_ends_the_run_with_a_sentence(small, tmp_path, number):
     run = tmp_path / "run"
-    more = ("--stage2.epochs", "4000")
+    more = ("--stage2.epochs", "4000", "--checkpoint_seconds", "0.2")
     team = Team(2, *train(small, run, *more), cache=small / "cache", LDDGAN_TIMEOUT="3")
     deadline = time.monotonic() + 100
     while not (run / "checkpoints" / "stage2.pt").exists():
