@@ -127,7 +127,7 @@ class Pipeline:
 
         - "torch": eager, and on a GPU one CUDA graph for each batch size;
         - "compiled": a program of torch's compiler for each batch size, which takes minutes once and is kept (CPU);
-        - "onnx": ONNX Runtime (CPU, extra `export`), which takes a minute or two once and is kept;
+        - "onnx": ONNX Runtime (CPU, extra `export`), which takes minutes once and is kept;
         - "auto": torch, but a compiled program where one is there, or where compiling saves more than it takes.
 
         Another engine's images are those of torch to within one grey level (in bfloat16 to within one on average),

@@ -48,7 +48,7 @@ def load_onnx_engine(sampler: WholeSampler, reference: Draw) -> Draw:
     """
     path = _path(sampler, ".onnx")
     if not path.exists():
-        print("the model is exported for ONNX Runtime, once; this takes a minute or two", file=sys.stderr)
+        print("the model is exported for ONNX Runtime, once; this takes minutes", file=sys.stderr)
         with atomic_write(path) as temporary:
             write_onnx(sampler, temporary, half=False)
     run = load_onnx(path)
