@@ -76,13 +76,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     cold, cold_plain = cold_starts(args.cold, args.rounds, device)
     spread = f"({low * 1e3:.1f} to {high * 1e3:.1f}), the very first {very_first * 1e3:.1f} ms"
     print(f"{args.model}, {pipe.decoder} decoder, engine {pipe.engine}: first image {median * 1e3:.1f} ms {spread}")
-    print(f"lddgan sample {args.cold} -n 16, from nothing: {cold:.2f} s, "
-          f"the plain way: {cold_plain:.2f} s")  # fmt: skip
+    print(f"lddgan sample {args.cold} -n 16, from nothing: {cold:.2f} s, the plain way: {cold_plain:.2f} s")
     result = {
         "model": args.model, "engine": args.engine, "hardware": describe(device), "torch": torch.__version__,
         "first_image_ms": round(median * 1e3, 2), "very_first_ms": round(very_first * 1e3, 2),
-        "cold_seconds": round(cold, 3),
-        "cold_plain_seconds": round(cold_plain, 3),
+        "cold_seconds": round(cold, 3), "cold_plain_seconds": round(cold_plain, 3),
         "spread": {"first_image_ms": [round(low * 1e3, 2), round(high * 1e3, 2)]},
     }  # fmt: skip
     print(json.dumps(result))

@@ -189,7 +189,7 @@ def _require_sources(config: Config, parts: Mapping[str, nn.Module]) -> None:
 
 def _train(
     config: Config, folder: Path, images: tuple[ImageSet, ImageSet], device_name: str, skip_broken: bool
-) -> None:  # fmt: skip
+) -> None:
     device = resolve_device(device_name)
     go_on = f"go on with: lddgan train --resume {folder}" + " --skip-broken" * skip_broken
     train, held_out = images
